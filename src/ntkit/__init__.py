@@ -1,0 +1,55 @@
+"""ntkit shows how a neural network learns: exact and empirical tangent kernels, spectra, predicted training.
+
+    kernel = ntkit.InfiniteKernel(model)       # the network's exact infinite-width kernel
+    K = kernel.ntk(x)                          # (n, n)
+    ntkit.dynamics.max_learning_rate(K)        # the largest stable learning rate
+
+Names are loaded when first used, so that `import ntkit` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module that holds it
+_HOMES = {
+    "EmpiricalKernel": "ntkit.empirical",
+    "InfiniteKernel": "ntkit.infinite",
+    "Spectrum": "ntkit.spectra",
+    "alignment": "ntkit.spectra",
+    "center": "ntkit.nn",
+    "empirical_ntk": "ntkit.empirical",
+    "kernel_distance": "ntkit.spectra",
+    "ntk_parameterize": "ntkit.nn",
+    "spectrum": "ntkit.spectra",
+    "study": "ntkit.experiments",
+}
+_FOLDERS = ("data", "dynamics", "empirical", "errors", "experiments", "infinite", "nn", "spectra")
+
+__all__ = ["__version__", *_FOLDERS, *_HOMES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from ntkit import data, dynamics, empirical, errors, experiments, infinite, nn, spectra
+    from ntkit.empirical import EmpiricalKernel, empirical_ntk
+    from ntkit.experiments import study
+    from ntkit.infinite import InfiniteKernel
+    from ntkit.nn import center, ntk_parameterize
+    from ntkit.spectra import Spectrum, alignment, kernel_distance, spectrum
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _FOLDERS:
+        value = import_module(f"ntkit.{name}")
+    else:
+        raise AttributeError(f"module 'ntkit' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

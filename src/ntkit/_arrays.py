@@ -1,0 +1,59 @@
+"""Torch in, torch out; numpy in, numpy out: the one place where public functions take and give arrays.
+
+Index letters used in shapes throughout: n, m samples; o outputs; d features; c channels; h, w pixels;
+p parameters; k eigenvalues; t times or steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkit.errors import InvalidInput
+
+Array = Tensor | np.ndarray
+ArrayT = TypeVar("ArrayT", Tensor, np.ndarray)
+
+
+def to_tensor(x: Any, name: str) -> Tensor:
+    """`x` as a floating-point tensor that shares its memory where possible.
+
+    Raises:
+        InvalidInput: `x` is no array, not floating point, or has a value that is not finite.
+    """
+    if isinstance(x, np.ndarray):
+        if x.dtype not in (np.float32, np.float64):
+            raise InvalidInput(
+                f"{name} must be a float32 or float64 array, got dtype {x.dtype}; convert it with x.astype(np.float64)"
+            )
+        if any(stride < 0 for stride in x.strides) or not x.flags.writeable:
+            x = x.copy()  # torch can view neither reversed nor read-only memory
+        tensor = torch.from_numpy(x)
+    elif isinstance(x, Tensor):
+        tensor = x
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise InvalidInput(f"{name} must be float32 or float64, got {tensor.dtype}; convert it with x.double()")
+    else:
+        raise InvalidInput(f"{name} must be a torch tensor or a numpy array, got {type(x).__name__}")
+    check_finite(tensor, name)
+    return tensor
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise `InvalidInput` that counts and locates the first value that is NaN or infinite."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        where = tuple(int(i) for i in torch.nonzero(~finite)[0])
+        count = int((~finite).sum())
+        raise InvalidInput(
+            f"{name} must be finite, got {count} value(s) that are NaN or infinite, the first at index {where}; "
+            "remove or repair them"
+        )
+
+
+def like(result: Tensor, *references: Any) -> Any:
+    """`result` as numpy when the first reference is a numpy array, else unchanged."""
+    return result.detach().cpu().numpy() if isinstance(references[0], np.ndarray) else result
