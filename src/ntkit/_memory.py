@@ -41,7 +41,7 @@ def _read_int(path: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def human_bytes(n: float) -> str:
+def human_bytes(n: int | float) -> str:
     """`n` bytes for a reader: 1.50 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:

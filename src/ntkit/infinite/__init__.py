@@ -1,0 +1,8 @@
+"""Exact kernels of infinitely wide networks: `InfiniteKernel(model)`.
+
+specs ──rules/──► program ──torch_interpreter──► matrices; `dual/` holds what activations do to Gaussian pairs.
+"""
+
+from ntkit.infinite.kernel import InfiniteKernel, Kernels, Plan
+
+__all__ = ["InfiniteKernel", "Kernels", "Plan"]

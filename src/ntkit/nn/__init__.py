@@ -1,0 +1,25 @@
+"""Layers in NTK parameterisation, activations that torch.nn lacks, and ways to prepare a model.
+
+Every class subclasses its torch counterpart, so models made of them are ordinary torch models.
+"""
+
+from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
+from ntkit.nn.centering import Centered, center
+from ntkit.nn.layers import Conv1d, Conv2d, Linear
+from ntkit.nn.parameterize import ntk_parameterize
+
+__all__ = [
+    "Abs",
+    "Centered",
+    "Conv1d",
+    "Conv2d",
+    "Cos",
+    "Erf",
+    "Gaussian",
+    "Linear",
+    "Monomial",
+    "Sign",
+    "Sin",
+    "center",
+    "ntk_parameterize",
+]

@@ -1,0 +1,34 @@
+"""Dual activations: what an elementwise function does to a Gaussian pair. One family a file, formula and source on top.
+
+Adding one: a module with `variance`, `mean`, `distance` and `derivative`, and a line here (or `register` from outside).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ntkit.architecture import specs
+from ntkit.infinite.dual import erf, gaussian, gelu, monomial, relu, sign, sine
+from ntkit.infinite.dual.base import ClosedForm, Dual, Samples, dual
+from ntkit.infinite.dual.series import Series
+
+__all__ = ["ClosedForm", "Dual", "Samples", "Series", "dual", "register"]
+
+
+def register(
+    activation: type[specs.Activation],
+) -> Callable[[Callable[[Any, float], Dual]], Callable[[Any, float], Dual]]:
+    """Decorator: the function (spec, tolerance) -> Dual makes the dual of this type of activation."""
+    return dual.register(activation)
+
+
+register(specs.LeakyReLU)(lambda spec, tolerance: ClosedForm.of(relu, spec.negative_slope))
+register(specs.Erf)(lambda spec, tolerance: ClosedForm.of(erf))
+register(specs.GELU)(lambda spec, tolerance: ClosedForm.of(gelu))
+register(specs.Sin)(lambda spec, tolerance: ClosedForm.of(sine, spec.a, spec.b, spec.c))
+register(specs.Cos)(lambda spec, tolerance: ClosedForm.of(sine, spec.a, spec.b, spec.c + _QUARTER_TURN))
+register(specs.Sign)(lambda spec, tolerance: ClosedForm.of(sign))
+register(specs.Gaussian)(lambda spec, tolerance: ClosedForm.of(gaussian, spec.a, spec.b))
+register(specs.Monomial)(lambda spec, tolerance: ClosedForm.of(monomial, spec.n))
+register(specs.Elementwise)(lambda spec, tolerance: Series(spec.expression, tolerance))
+
+_QUARTER_TURN = 1.5707963267948966

@@ -1,0 +1,9 @@
+"""Rules: what each layer spec does to a kernel, as instructions. One layer family a file.
+
+`rule(spec, inputs, builder)` is registered by the spec's type; adding a layer is one more registration.
+"""
+
+from ntkit.infinite.rules import affine, elementwise, structure
+from ntkit.infinite.rules.base import Builder, Term, Value, compile_network, rule
+
+__all__ = ["Builder", "Term", "Value", "affine", "compile_network", "elementwise", "rule", "structure"]

@@ -1,0 +1,229 @@
+"""Which torch module, function or method means which elementwise operation: one entry an operation.
+
+An entry lists the constants that follow x, with torch's defaults; a module gives them as attributes of the same name,
+a call by position or keyword. So nn.ReLU(), F.relu(x), torch.relu(x) and x.relu() become the same data.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import ntkit.nn
+from ntkit.architecture.expressions import VARIABLE, Expression
+from ntkit.architecture.specs import (
+    GELU,
+    Activation,
+    Cos,
+    Elementwise,
+    Erf,
+    Gaussian,
+    LeakyReLU,
+    Monomial,
+    Sign,
+    Sin,
+)
+from ntkit.errors import InvalidInput
+
+_REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class ElementwiseOp:
+    """How one elementwise operation may be written.
+
+    Args:
+        op: its name in `expressions.OPERATIONS`, or a function from outside.
+        modules: module classes that compute it.
+        calls: functions, and names of tensor methods, that compute it.
+        constants: (name, default) of each constant after x.
+    """
+
+    op: str | Callable[..., Tensor]
+    modules: tuple[type[nn.Module], ...] = ()
+    calls: tuple[Callable[..., Any] | str, ...] = ()
+    constants: tuple[tuple[str, Any], ...] = field(default=())
+
+    def from_module(self, module: nn.Module) -> Expression:
+        """The operation with the constants that the module holds."""
+        values = (getattr(module, name, default) for name, default in self.constants)
+        return Expression(self.op, (VARIABLE, *values))
+
+    def bind_constants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Constants of a call, defaults filled in; None where an argument is unknown."""
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("inplace", "out")}
+        names = [name for name, _ in self.constants]
+        if len(args) > len(names) + 1 or not set(kwargs) <= set(names):
+            return None
+        given = dict(zip(names, args, strict=False)) | kwargs
+        values = tuple(given.get(name, default) for name, default in self.constants)
+        return None if _REQUIRED in values else values
+
+
+_TABLE = [
+    ElementwiseOp("relu", (nn.ReLU,), (F.relu, torch.relu, "relu")),
+    ElementwiseOp("leaky_relu", (nn.LeakyReLU,), (F.leaky_relu,), (("negative_slope", 0.01),)),
+    ElementwiseOp("abs", (ntkit.nn.Abs,), (torch.abs, torch.absolute, abs, operator.abs, "abs", "absolute")),
+    ElementwiseOp("erf", (ntkit.nn.Erf,), (torch.erf, torch.special.erf, "erf")),
+    ElementwiseOp("gelu", (nn.GELU,), (F.gelu,), (("approximate", "none"),)),
+    ElementwiseOp("sin", (ntkit.nn.Sin,), (torch.sin, "sin"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
+    ElementwiseOp("cos", (ntkit.nn.Cos,), (torch.cos, "cos"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
+    ElementwiseOp("sign", (ntkit.nn.Sign,), (torch.sign, torch.sgn, "sign", "sgn")),
+    ElementwiseOp("gaussian", (ntkit.nn.Gaussian,), (), (("a", 1.0), ("b", -1.0))),
+    ElementwiseOp("pow", (), (torch.pow, pow, operator.pow, "pow", "__pow__"), (("exponent", _REQUIRED),)),
+    ElementwiseOp("tanh", (nn.Tanh,), (F.tanh, torch.tanh, "tanh")),
+    ElementwiseOp("sigmoid", (nn.Sigmoid,), (F.sigmoid, torch.sigmoid, "sigmoid")),
+    ElementwiseOp("silu", (nn.SiLU,), (F.silu,)),
+    ElementwiseOp("softplus", (nn.Softplus,), (F.softplus,), (("beta", 1.0), ("threshold", 20.0))),
+    ElementwiseOp("mish", (nn.Mish,), (F.mish,)),
+    ElementwiseOp("elu", (nn.ELU,), (F.elu,), (("alpha", 1.0),)),
+    ElementwiseOp("selu", (nn.SELU,), (F.selu, torch.selu)),
+    ElementwiseOp("celu", (nn.CELU,), (F.celu, torch.celu), (("alpha", 1.0),)),
+    ElementwiseOp("hardtanh", (nn.Hardtanh,), (F.hardtanh,), (("min_val", -1.0), ("max_val", 1.0))),
+    ElementwiseOp("relu6", (nn.ReLU6,), (F.relu6,)),
+    ElementwiseOp("hardsigmoid", (nn.Hardsigmoid,), (F.hardsigmoid,)),
+    ElementwiseOp("hardswish", (nn.Hardswish,), (F.hardswish,)),
+    ElementwiseOp("softsign", (nn.Softsign,), (F.softsign,)),
+    ElementwiseOp("softshrink", (nn.Softshrink,), (F.softshrink,), (("lambd", 0.5),)),
+    ElementwiseOp("hardshrink", (nn.Hardshrink,), (F.hardshrink, torch.hardshrink), (("lambd", 0.5),)),
+    ElementwiseOp("tanhshrink", (nn.Tanhshrink,), (F.tanhshrink,)),
+    ElementwiseOp(
+        "threshold", (nn.Threshold,), (F.threshold,), (("threshold", _REQUIRED), ("value", _REQUIRED))
+    ),
+    ElementwiseOp("logsigmoid", (nn.LogSigmoid,), (F.logsigmoid,)),
+    ElementwiseOp("clamp", (), (torch.clamp, torch.clip, "clamp", "clip"), (("min", None), ("max", None))),
+    ElementwiseOp("exp", (), (torch.exp, "exp")),
+    ElementwiseOp("sinh", (), (torch.sinh, "sinh")),
+    ElementwiseOp("atan", (), (torch.atan, torch.arctan, "atan", "arctan")),
+]
+
+MODULES: dict[type[nn.Module], ElementwiseOp] = {module: op for op in _TABLE for module in op.modules}
+CALLS: dict[Callable[..., Any] | str, ElementwiseOp] = {call: op for op in _TABLE for call in op.calls}
+
+# two operands: elementwise where both are functions of one variable
+BINARY: dict[Callable[..., Any] | str, str] = {
+    call: name
+    for name, calls in {
+        "add": (operator.add, operator.iadd, torch.add, "add"),
+        "sub": (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "subtract"),
+        "mul": (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "multiply"),
+        "div": (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "divide"),
+        "maximum": (torch.maximum, torch.max, "maximum"),
+        "minimum": (torch.minimum, torch.min, "minimum"),
+    }.items()
+    for call in calls
+}
+
+
+def elementwise_op(module: nn.Module) -> ElementwiseOp | None:
+    """The operation a module computes, or None. Subclasses do not inherit it: their forward may differ."""
+    if isinstance(module, ntkit.nn.Monomial):
+        return ElementwiseOp("pow", constants=(("n", _REQUIRED),))
+    return MODULES.get(type(module))
+
+
+def register_elementwise(target: type[nn.Module] | Callable[[Tensor], Tensor]) -> Any:
+    """Declare a module class without parameters, or a function, to act on each entry alone; usable as a decorator.
+
+    Only needed for what cannot be traced (a branch on values, an op that ntkit does not know): a function written
+    with the usual torch operations is recognised by itself. Its dual is found by quadrature.
+
+    Args:
+        target: the class, or a module-level function of one tensor. A Python function must also be passed to
+            `torch.fx.wrap` by name where it would otherwise be traced into.
+
+    Returns:
+        `target` itself.
+
+    Raises:
+        InvalidInput: neither a module class nor a function.
+
+    Example:
+        >>> @register_elementwise
+        ... class Bump(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return torch.special.i0e(x)
+        >>> print(elementwise_op(Bump()).from_module(Bump()))
+        Bump(x)
+    """
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        MODULES[target] = _RegisteredModule("", (target,))
+    elif callable(target):
+        CALLS[target] = ElementwiseOp(target, (), (target,))
+    else:
+        raise InvalidInput(
+            f"register_elementwise takes a torch.nn.Module class or a function, got {target!r}"
+        )
+    return target
+
+
+class _RegisteredModule(ElementwiseOp):
+    """A module class declared elementwise: the module itself is the function."""
+
+    def from_module(self, module: nn.Module) -> Expression:
+        """The module as a function."""
+        return Expression(_ModuleFunction(module), (VARIABLE,))
+
+
+class _ModuleFunction:
+    """A module without parameters as a function, compared by its class and its public attributes."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.__name__ = type(module).__name__
+
+    def _key(self) -> tuple[Any, ...]:
+        public = {k: v for k, v in vars(self.module).items() if not k.startswith("_") and k != "training"}
+        return (type(self.module), repr(sorted(public.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ModuleFunction) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+def activation_of(expression: Expression) -> Activation:
+    """The spec of an elementwise function: a closed form where its outermost operation has one."""
+    if (
+        expression.args[0] == VARIABLE
+        and VARIABLE not in expression.args[1:]
+        and isinstance(expression.op, str)
+    ):
+        constants: tuple[Any, ...] = expression.args[1:]
+        if any(isinstance(c, Expression) for c in constants):
+            return Elementwise(expression)
+        match expression.op:
+            case "relu":
+                return LeakyReLU(0.0)
+            case "abs":
+                return LeakyReLU(-1.0)
+            case "leaky_relu":
+                return LeakyReLU(float(constants[0]))
+            case "erf":
+                return Erf()
+            case "gelu" if constants == ("none",):
+                return GELU()
+            case "sin":
+                return Sin(*map(float, constants))
+            case "cos":
+                return Cos(*map(float, constants))
+            case "sign":
+                return Sign()
+            case "gaussian":
+                return Gaussian(*map(float, constants))
+            case "pow" if float(constants[0]).is_integer() and constants[0] >= 0:
+                return Monomial(int(constants[0]))
+            case _:
+                pass
+    return Elementwise(expression)

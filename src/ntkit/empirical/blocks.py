@@ -1,0 +1,123 @@
+"""A route's part of the kernel, block by block: derivatives of some samples and outputs, their pairs in tiles."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ntkit.empirical.contraction import Features, Outputs, contract, mirrored
+from ntkit.empirical.costs import Work
+from ntkit.empirical.inputs import batch_size, take
+from ntkit.empirical.routes import Route
+
+
+class _Unit(NamedTuple):
+    """Samples and outputs whose derivatives are held at once."""
+
+    samples: range
+    outs: range
+
+
+def add_gram(result: Tensor, route: Route, work: Work, o: int, x1: Any, x2: Any, outputs: Outputs) -> None:
+    """Add a route's part of the kernel to `result`, (n, m, ...) in the layout of `outputs`.
+
+    With x2 = None only blocks on and above the diagonal are computed, and mirrored: an exactly symmetric result.
+
+    Args:
+        result: what is added to.
+        route: gives derivatives.
+        work: how to cut.
+        o: number of outputs.
+        x1: samples of the rows.
+        x2: samples of the columns; None means x1.
+        outputs: which pairs of outputs.
+    """
+    symmetric = x2 is None
+    first = _units(batch_size(x1), o, work)
+    second = first if symmetric else _units(batch_size(x2), o, work)
+    kept: tuple[_Unit, Features] | None = None  # the last columns' derivatives, for one block the only ones
+    for i, u in enumerate(first):
+        rows = _features(route, x1, u)
+        for v in second[i:] if symmetric else second:
+            if outputs != "full" and u.outs != v.outs:
+                continue
+            if symmetric and v is u:
+                columns = rows
+            elif kept is not None and kept[0] is v:
+                columns = kept[1]
+            else:
+                kept = None  # its memory is needed now
+                columns = _features(route, x1 if symmetric else x2, v)
+                kept = (v, columns)
+            if rows:
+                _add_tiles(result, rows, columns, u, v, work.tile, outputs, symmetric)
+
+
+def add_diagonal(result: Tensor, route: Route, work: Work, o: int, x: Any, outputs: Outputs) -> None:
+    """Add a route's part of every k(x_n, x_n) to `result`, (n, ...) in the layout of `outputs`."""
+    for samples in _ranges(batch_size(x), work.block):
+        for outs in _ranges(o, work.chunk):
+            rows = [feature.apart() for feature in _features(route, x, _Unit(samples, outs))]
+            for others in _ranges(o, work.chunk) if outputs == "full" else [outs]:
+                columns = (
+                    rows
+                    if others == outs
+                    else [feature.apart() for feature in _features(route, x, _Unit(samples, others))]
+                )
+                if rows:
+                    part = contract(rows, columns, outputs).squeeze(1).squeeze(1)
+                    if outputs == "full" and others == outs:
+                        part = (part + part.mT) / 2
+                    result[(_slice(samples), *_outs(outs, others, outputs))] += part
+
+
+def _add_tiles(
+    result: Tensor,
+    rows: Features,
+    columns: Features,
+    u: _Unit,
+    v: _Unit,
+    tile: int,
+    outputs: Outputs,
+    symmetric: bool,
+) -> None:
+    for r, c in product(_ranges(len(u.samples), tile), _ranges(len(v.samples), tile)):
+        if u is v and symmetric and c.start < r.start:
+            continue
+        part = contract([f.rows(_slice(r)) for f in rows], [f.rows(_slice(c)) for f in columns], outputs)
+        if u is v and symmetric and r == c:
+            part = (part + mirrored(part, outputs)) / 2  # equal but for rounding, now equal
+        at = (_shifted(r, u.samples), _shifted(c, v.samples))
+        result[(*at, *_outs(u.outs, v.outs, outputs))] += part
+        if symmetric and not (u is v and r == c):
+            result[(at[1], at[0], *_outs(v.outs, u.outs, outputs))] += mirrored(part, outputs)
+
+
+def _features(route: Route, x: Any, unit: _Unit) -> Features:
+    return route.features(take(x, _slice(unit.samples)), unit.outs)
+
+
+def _units(n: int, o: int, work: Work) -> list[_Unit]:
+    return [_Unit(samples, outs) for samples, outs in product(_ranges(n, work.block), _ranges(o, work.chunk))]
+
+
+def _ranges(n: int, at_most: int) -> list[range]:
+    """0 … n in equal parts of at most `at_most`."""
+    parts = -(-n // at_most)
+    ends = [n * i // parts for i in range(parts + 1)]
+    return [range(start, stop) for start, stop in pairwise(ends)]
+
+
+def _slice(part: range) -> slice:
+    return slice(part.start, part.stop)
+
+
+def _shifted(part: range, within: range) -> slice:
+    return slice(within.start + part.start, within.start + part.stop)
+
+
+def _outs(first: range, second: range, outputs: Outputs) -> tuple[slice, ...]:
+    """Where a pair of output ranges stands in the axes after the samples'."""
+    return {"full": (_slice(first), _slice(second)), "diagonal": (_slice(first),)}.get(outputs, ())

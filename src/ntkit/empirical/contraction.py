@@ -1,0 +1,123 @@
+"""Products of derivatives: blocks of the kernel from what the routes give.
+
+Σ over parameters of ∂f_o(x)/∂θ · ∂f_o'(x')/∂θ, from explicit rows (Jacobian) or, for a layer with
+∂f/∂W = Σ_t g_t ⊗ a_t, from its factors: Σ_{t,s} ⟨a_t, a'_s⟩ ⟨g_t, g'_s⟩, where no array has the parameters' size.
+Every function takes leading batch axes, written *b; t and s are positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Outputs: TypeAlias = Literal["full", "diagonal", "trace", "mean"]
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Explicit derivatives, j[n, o] = ∂f_o(x_n)/∂θ."""
+
+    j: Float[Tensor, "*b n o p"]
+
+    def rows(self, samples: slice) -> Jacobian:
+        """Those of some samples."""
+        return Jacobian(self.j[samples])
+
+    def apart(self) -> Jacobian:
+        """Each sample as its own batch of one."""
+        return Jacobian(self.j.unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class Factored:
+    """Derivatives of a layer kept in factors: ∂f_o(x_n)/∂W = Σ_t g[n, t, o] ⊗ a[n, t]."""
+
+    a: Float[Tensor, "*b n t d"]
+    g: Float[Tensor, "*b n t o q"]
+
+    def rows(self, samples: slice) -> Factored:
+        """Those of some samples."""
+        return Factored(self.a[samples], self.g[samples])
+
+    def apart(self) -> Factored:
+        """Each sample as its own batch of one."""
+        return Factored(self.a.unsqueeze(1), self.g.unsqueeze(1))
+
+    def multiplied(self) -> Jacobian:
+        """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
+        n, t, o, q = self.g.shape
+        gradient = self.g.reshape(n, t, o * q).mT @ self.a  # (n, oq, d)
+        return Jacobian(gradient.reshape(n, o, q * self.a.shape[-1]))
+
+
+Features: TypeAlias = Sequence[Jacobian | Factored]
+
+
+def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
+    """The kernel between two sets of samples: (*b, n, m, o, o) "full", (*b, n, m, o) "diagonal", (*b, n, m).
+
+    Args:
+        first: derivatives of the n samples, one entry a group of parameters.
+        second: derivatives of the m samples, the same groups.
+        outputs: which pairs of outputs; "mean" gives the trace here, its caller divides.
+    """
+    total: Tensor | None = None
+    for one, two in zip(first, second, strict=True):
+        if isinstance(one, Jacobian) and isinstance(two, Jacobian):
+            part = _from_jacobians(one.j, two.j, outputs)
+        else:
+            assert isinstance(one, Factored)
+            assert isinstance(two, Factored)  # both sides take the same route
+            part = _from_factors(one, two, outputs)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def mirrored(block: Tensor, outputs: Outputs) -> Tensor:
+    """k(x', x) from k(x, x'): samples change places, and in "full" outputs do too."""
+    block = block.transpose(0, 1)
+    return block.transpose(2, 3) if outputs == "full" else block
+
+
+def _from_jacobians(j1: Tensor, j2: Tensor, outputs: Outputs) -> Tensor:
+    if outputs == "full":
+        o1, o2 = j1.shape[-2], j2.shape[-2]
+        product = j1.flatten(-3, -2) @ j2.flatten(-3, -2).mT
+        return product.unflatten(-1, (-1, o2)).unflatten(-3, (-1, o1)).transpose(-3, -2).contiguous()
+    if outputs == "diagonal":
+        return (j1.transpose(-3, -2) @ j2.transpose(-3, -2).mT).movedim(-3, -1).contiguous()
+    return j1.flatten(-2) @ j2.flatten(-2).mT
+
+
+def _from_factors(one: Factored, two: Factored, outputs: Outputs) -> Tensor:
+    t, s = one.a.shape[-2], two.a.shape[-2]
+    gram = one.a.flatten(-3, -2) @ two.a.flatten(-3, -2).mT
+    gram = gram.unflatten(-1, (-1, s)).unflatten(-3, (-1, t))  # (*b, n, t, m, s)
+    if outputs == "full":  # one output of the first side at a time against all of the second
+        rows = [_position_sum(gram, one.g[..., o, :], two.g) for o in range(one.g.shape[-2])]
+        return torch.stack(rows, dim=-2)
+    if outputs == "diagonal":
+        each = range(one.g.shape[-2])
+        return torch.cat(
+            [_position_sum(gram, one.g[..., o, :], two.g[..., o : o + 1, :]) for o in each], dim=-1
+        )
+    return _position_sum(gram, one.g.flatten(-2), two.g.flatten(-2).unsqueeze(-2)).squeeze(-1)
+
+
+def _position_sum(
+    gram: Float[Tensor, "*b n t m s"], g1: Float[Tensor, "*b n t q"], g2: Float[Tensor, "*b m s k q"]
+) -> Float[Tensor, "*b n m k"]:
+    """Σ_{t,s} gram[n, t, m, s] ⟨g1[n, t], g2[m, s, k]⟩."""
+    t, (s, k) = g1.shape[-2], g2.shape[-3:-1]
+    product = g1.flatten(-3, -2) @ g2.flatten(-4, -2).mT  # (*b, n·t, m·s·k)
+    product = product.unflatten(-1, (-1, s, k)).unflatten(-4, (-1, t))
+    product.mul_(gram.unsqueeze(-1))
+    if t == s == 1:
+        return product.squeeze(-2).squeeze(-3)
+    return product.sum((-4, -2))

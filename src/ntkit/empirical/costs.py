@@ -1,0 +1,174 @@
+"""What a kernel costs: which contraction is cheaper, how many samples fit, and the plan a person can read.
+
+Two exact contractions for a layer with rows a (t, d) and output gradients g (t, o, q), over pairs of samples:
+"gram" multiplies factors position by position, t²(d + o'q) a pair; "gradient" first forms the per-sample gradients
+(o, q, d), then multiplies them, o'qd a pair. o' is o² for "full" outputs and o otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ntkit._memory import human_bytes
+from ntkit.empirical.contraction import Outputs
+from ntkit.errors import MemoryLimitExceeded
+
+Contraction: TypeAlias = Literal["gram", "gradient"]
+
+_TILE_ROWS = (
+    512  # pairs are multiplied in tiles of about this many rows: large products, yet k(x, x) saves near half
+)
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """t positions, columns of the input factor by parameter, q columns of the output factor."""
+
+    t: int
+    columns: dict[str, int]
+    q: int
+
+    @property
+    def d(self) -> int:
+        """Columns of the input factor."""
+        return sum(self.columns.values())
+
+    def of(self, parameter: str) -> LayerSizes:
+        """One parameter's part."""
+        return LayerSizes(self.t, {parameter: self.columns[parameter]}, self.q)
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a route is cut: `block` samples' derivatives held at once, of `chunk` outputs, `tile`² pairs multiplied."""
+
+    block: int
+    chunk: int
+    tile: int
+
+
+@dataclass(frozen=True)
+class ParameterPlan:
+    """One parameter: its route ("layer", "generic", or "unused" for one that reaches no output) and costs."""
+
+    name: str
+    shape: tuple[int, ...]
+    route: Literal["layer", "generic", "unused"]
+    contraction: Literal["gram", "gradient", "jacobian", "none"]
+    flops: int  # of the contraction; the passes through the network come on top
+    block: int  # samples whose derivatives are held at once
+    bytes: int  # of those derivatives
+
+    def cells(self) -> tuple[str, ...]:
+        """The parameter's line in the table."""
+        shape = "×".join(map(str, self.shape)) or "scalar"
+        cost = (f"{self.flops / 1e9:.3g}", str(self.block), human_bytes(float(self.bytes)))
+        return (self.name, shape, self.route, self.contraction, *cost)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel of `samples` inputs will be computed; prints as a table."""
+
+    samples: int
+    outputs: Outputs
+    n_outputs: int
+    parameters: tuple[ParameterPlan, ...]
+    result_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Of all contractions."""
+        return sum(parameter.flops for parameter in self.parameters)
+
+    def __str__(self) -> str:
+        head = ("parameter", "shape", "route", "contraction", "GFLOP", "block", "memory")
+        rows = [head, *(p.cells() for p in self.parameters)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        title = (
+            f'NTK of {self.samples} samples, {self.n_outputs} output(s), outputs="{self.outputs}": '
+            f"{self.flops / 1e9:.3g} GFLOP, result {human_bytes(float(self.result_bytes))}"
+        )
+        return "\n".join([title, *lines])
+
+
+def output_pairs(o: int, outputs: Outputs) -> int:
+    """Products of output gradients a pair of samples needs: o² for "full", else o."""
+    return o * o if outputs == "full" else o
+
+
+def contraction_flops(
+    kind: Contraction, size: LayerSizes, o: int, outputs: Outputs, samples: int, pairs: int
+) -> int:
+    """Multiplications and additions of a layer's contraction, forming per-sample gradients included."""
+    t, d, q = size.t, size.d, size.q
+    o_pairs = output_pairs(o, outputs)
+    if kind == "gram":
+        return 2 * pairs * t * t * (d + o_pairs * q)
+    return 2 * samples * o * t * q * d + 2 * pairs * o_pairs * q * d
+
+
+def cheaper_contraction(size: LayerSizes, o: int, outputs: Outputs, samples: int, pairs: int) -> Contraction:
+    """The one place where a layer's contraction is chosen: fewer operations wins."""
+    gram = contraction_flops("gram", size, o, outputs, samples, pairs)
+    return "gram" if gram <= contraction_flops("gradient", size, o, outputs, samples, pairs) else "gradient"
+
+
+def layer_numbers(kind: Contraction, size: LayerSizes, o: int) -> int:
+    """How many numbers one sample's derivatives of `o` outputs are."""
+    return size.t * (size.d + o * size.q) if kind == "gram" else o * size.q * size.d
+
+
+def pair_numbers(kind: Contraction, size: LayerSizes, o: int, outputs: Outputs) -> int:
+    """How many numbers are needed at once to multiply one pair of samples, the product of the pair included."""
+    columns = o if outputs == "full" else 1
+    held = size.t * size.t * (1 + columns) if kind == "gram" else 0
+    return held + 3 * result_numbers(o, outputs)
+
+
+def result_numbers(o: int, outputs: Outputs) -> int:
+    """Kernel entries a pair of samples has."""
+    return {"full": o * o, "diagonal": o, "trace": 1, "mean": 1}[outputs]
+
+
+def cut(
+    samples: int,
+    o: int,
+    sample_bytes: Callable[[int], int],
+    pair_bytes: Callable[[int], int],
+    budget: int,
+) -> Work:
+    """The largest blocks that fit: three quarters of the budget for derivatives, one for products of pairs.
+
+    Args:
+        samples: of the larger side.
+        o: number of outputs.
+        sample_bytes: for a number of outputs at once, what one sample needs (both sides of the kernel counted).
+        pair_bytes: the same for one pair of samples.
+        budget: bytes.
+
+    Raises:
+        MemoryLimitExceeded: not even one output of one pair of samples fits.
+    """
+    chunk = o
+    while True:
+        block = 3 * budget // (4 * max(1, sample_bytes(chunk)))
+        tile = math.isqrt(max(0, budget) // (4 * max(1, pair_bytes(chunk))))
+        if block >= 1 and tile >= 1:
+            return Work(min(block, samples), chunk, min(tile, block, samples, _TILE_ROWS))
+        if chunk == 1:
+            break
+        chunk = (chunk + 1) // 2
+    needed = max(4 * sample_bytes(1) // 3, 4 * pair_bytes(1))
+    raise MemoryLimitExceeded(
+        f"the derivatives of one output at one sample need {human_bytes(float(needed))} of working memory, but "
+        f"{human_bytes(float(max(0, budget)))} are left beside the result; raise memory_limit, or select fewer "
+        "parameters with parameters=[...]"
+    )

@@ -1,0 +1,133 @@
+"""From admitted samples to a kernel: prove routes on a few samples, check sizes, run the routes one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ntkit._arrays import check_finite
+from ntkit._memory import available_bytes, require_bytes
+from ntkit.empirical.assign import Assignment, assign
+from ntkit.empirical.blocks import add_diagonal, add_gram
+from ntkit.empirical.capture import Reassign
+from ntkit.empirical.contraction import Outputs
+from ntkit.empirical.costs import Plan, result_numbers
+from ntkit.empirical.inputs import batch_size, join, take
+from ntkit.empirical.network import Network
+from ntkit.empirical.schedule import Task, describe, schedule
+
+_PROBE_SAMPLES = 4  # that routes are proved on
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What one call of an `EmpiricalKernel` computes with; its samples are already known to be good.
+
+    Args:
+        network: the model at this moment.
+        outputs: which pairs of outputs.
+        memory_limit: bytes for result and intermediates; None means half of what is free beside the result.
+    """
+
+    network: Network
+    outputs: Outputs
+    memory_limit: int | None
+
+    def gram(self, x1: Any, x2: Any) -> Float[Tensor, "n m *o"]:
+        """k(x1_n, x2_m); x2 = None means x1 and gives an exactly symmetric result."""
+        n, m = batch_size(x1), batch_size(x1 if x2 is None else x2)
+        task = Task(self.outputs, largest_side=max(n, m), samples=n + m, pairs=n * m)
+
+        def run(assignment: Assignment) -> Tensor:
+            budget = self._budget(assignment, (n, m))
+            result = self._zeros(assignment, (n, m))
+            for job in schedule(self.network, assignment, task, budget):
+                add_gram(result, job.route, job.work, assignment.n_outputs, x1, x2, self.outputs)
+            return result
+
+        return self._finished(_probe(x1, x2), run)
+
+    def diagonal(self, x: Any) -> Float[Tensor, "n *o"]:
+        """k(x_n, x_n)."""
+        n = batch_size(x)
+        task = Task(self.outputs, largest_side=n, samples=n, pairs=n, diagonal=True)
+
+        def run(assignment: Assignment) -> Tensor:
+            budget = self._budget(assignment, (n,))
+            result = self._zeros(assignment, (n,))
+            for job in schedule(self.network, assignment, task, budget):
+                add_diagonal(result, job.route, job.work, assignment.n_outputs, x, self.outputs)
+            return result
+
+        return self._finished(_probe(x, None), run)
+
+    def plan(self, x: Any) -> Plan:
+        """How `gram(x, None)` will be computed."""
+        n = batch_size(x)
+        assignment = assign(self.network, _probe(x, None), frozenset())
+        task = Task(self.outputs, largest_side=n, samples=2 * n, pairs=n * n)
+        jobs = schedule(self.network, assignment, task, self._budget(assignment, (n, n)))
+        return describe(self.network, assignment, jobs, task)
+
+    def _finished(self, probe: Any, run: Callable[[Assignment], Tensor]) -> Tensor:
+        """Run, again with fewer layer rules where later samples break what was proved on the probe."""
+        excluded: frozenset[str] = frozenset()
+        while True:
+            assignment = assign(self.network, probe, excluded)
+            try:
+                result = run(assignment)
+                break
+            except Reassign as found:  # each time names at least one parameter more
+                excluded |= found.names
+        if self.outputs == "mean":
+            result /= assignment.n_outputs
+        check_finite(result, "the tangent kernel (products of the model's derivatives at these parameters)")
+        return result
+
+    def _shape(self, assignment: Assignment, samples: tuple[int, ...]) -> tuple[int, ...]:
+        o = assignment.n_outputs
+        return samples + {"full": (o, o), "diagonal": (o,)}.get(self.outputs, ())
+
+    def _zeros(self, assignment: Assignment, samples: tuple[int, ...]) -> Tensor:
+        return torch.zeros(
+            self._shape(assignment, samples), dtype=self.network.dtype, device=self.network.device
+        )
+
+    def _budget(self, assignment: Assignment, samples: tuple[int, ...]) -> int:
+        """Bytes left for intermediates once the result, whose size is checked here, is allocated."""
+        shape = self._shape(assignment, samples)
+        pairs = samples[0] * samples[-1] if len(samples) == 2 else samples[0]
+        needed = pairs * result_numbers(assignment.n_outputs, self.outputs) * self.network.dtype.itemsize
+        remedy = 'take outputs="trace" or fewer samples, or raise memory_limit'
+        require_bytes(
+            needed,
+            f"the kernel, shape {shape},",
+            remedy,
+            self.memory_limit or _cuda_free(self.network.device),
+        )
+        if self.memory_limit is not None:
+            return self.memory_limit - needed
+        return ((_cuda_free(self.network.device) or available_bytes()) - needed) // 2
+
+
+def _cuda_free(device: torch.device) -> int | None:
+    """Bytes free on a CUDA device, None for another."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def _probe(x1: Any, x2: Any) -> Any:
+    """A few samples spread over both batches."""
+    if x2 is None:
+        return take(x1, _spread(batch_size(x1), _PROBE_SAMPLES))
+    each = _PROBE_SAMPLES // 2
+    return join(take(x1, _spread(batch_size(x1), each)), take(x2, _spread(batch_size(x2), each)))
+
+
+def _spread(n: int, at_most: int) -> list[int]:
+    count = min(n, at_most)
+    return [i * (n - 1) // max(1, count - 1) for i in range(count)]

@@ -1,0 +1,118 @@
+"""What a dual activation is: the moments of σ(u), σ(v) for Gaussian u, v, in a form that does not cancel.
+
+For u, v with variances q1, q2 and squared distance D = E[(u − v)²] = q1 + q2 − 2 Cov(u, v) a dual gives
+
+    variance    E[σ(u)²]            mean        E[σ(u)]
+    distance    E[(σ(u) − σ(v))²]   derivative  E[σ'(u) σ'(v)]
+
+The distance is carried in place of the covariance because it keeps its relative accuracy for nearly equal inputs,
+where a covariance keeps only its absolute one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, singledispatch
+from types import ModuleType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ntkit.architecture.specs import Activation
+from ntkit.errors import UnsupportedLayer
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is known of one side of the pairs, after and before the activation.
+
+    Args:
+        q: variance before, (n,).
+        variance: second moment after, (n,).
+        mean: mean after, (n,).
+        tables: whatever else a dual computes once a sample, each with first axis n.
+    """
+
+    q: Tensor
+    variance: Tensor
+    mean: Tensor
+    tables: dict[str, Tensor]
+
+    def __getitem__(self, rows: slice) -> Samples:
+        tables = {name: table[rows] for name, table in self.tables.items()}
+        return Samples(self.q[rows], self.variance[rows], self.mean[rows], tables)
+
+
+class Dual(Protocol):
+    """How an interpreter uses a dual: once for the samples, then once for each block of pairs."""
+
+    def samples(self, q: Tensor) -> Samples:
+        """Second moment, mean and tables for variances q (n,)."""
+        ...
+
+    def pairs(
+        self, left: Samples, right: Samples, d: Tensor, derivative: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Distance after and, where asked for, the derivative's covariance; `d` (n, m), or (n,) for pairs in line."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A dual written as four formulas over numbers; each broadcasts.
+
+    Args:
+        variance_of: q -> E[σ(u)²].
+        mean_of: q -> E[σ(u)].
+        distance: (q1, q2, D) -> E[(σ(u) − σ(v))²].
+        derivative: (q1, q2, D) -> E[σ'(u) σ'(v)].
+        check: raises where the moments do not exist for variances q.
+    """
+
+    variance_of: Callable[[Tensor], Tensor]
+    mean_of: Callable[[Tensor], Tensor]
+    distance: Callable[[Tensor, Tensor, Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    check: Callable[[Tensor], None] | None = None
+
+    @classmethod
+    def of(cls, formulas: ModuleType, *constants: Any) -> ClosedForm:
+        """The formulas of a module of this folder with the activation's constants put in."""
+        names = ("variance", "mean", "distance", "derivative")
+        bound = [partial(_with_constants, getattr(formulas, name), constants) for name in names]
+        check = getattr(formulas, "check", None)
+        return cls(*bound, check=check and partial(_with_constants, check, constants))
+
+    def samples(self, q: Tensor) -> Samples:
+        """Second moment and mean for variances q (n,)."""
+        if self.check is not None:
+            self.check(q)
+        return Samples(q, self.variance_of(q), self.mean_of(q), {})
+
+    def pairs(
+        self, left: Samples, right: Samples, d: Tensor, derivative: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Distance after and derivative's covariance for every pair."""
+        q1, q2 = (left.q, right.q) if d.ndim == 1 else (left.q[:, None], right.q[None, :])
+        return self.distance(q1, q2, d), self.derivative(q1, q2, d) if derivative else None
+
+
+def _with_constants(function: Callable[..., Any], constants: tuple[Any, ...], *args: Tensor) -> Any:
+    return function(*args, *constants)
+
+
+@singledispatch
+def dual(activation: Activation, tolerance: float) -> Dual:
+    """The dual of an activation; registered by the spec's type.
+
+    Args:
+        activation: the spec.
+        tolerance: relative accuracy wanted of duals found by quadrature.
+
+    Raises:
+        UnsupportedLayer: no dual is registered for this type.
+    """
+    raise UnsupportedLayer(
+        f"{activation} has no dual activation; register one with ntkit.infinite.dual.register({type(activation).__name__})"
+    )

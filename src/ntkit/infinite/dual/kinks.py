@@ -1,0 +1,107 @@
+"""Where a function is not smooth: found by bisection, so that quadrature can put the edges of its panels there.
+
+A panel is smooth when the Legendre coefficients of the function and of its slope fall to rounding on it; others are
+halved, until they are, or until what is left of them is a point. Steep but smooth places keep their short panels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkit.architecture.expressions import Expression, apply_expression
+from ntkit.errors import ToleranceNotReached
+
+_NODES = 24
+_PANELS = 96
+_SMOOTH = 1e-11
+_OFFSET = 0.6180339887  # keeps the first panels' edges away from round numbers, where kinks like to be
+_MOST = 256
+
+
+def breakpoints(expression: Expression, reach: float) -> Tensor:
+    """Points that cut |x| ≤ reach into panels on which `expression` is smooth; empty where it is smooth throughout.
+
+    Args:
+        expression: the function.
+        reach: half the length of the interval.
+
+    Returns:
+        Sorted points (k,), float64: the kinks alone where that suffices, else also the edges of short panels.
+
+    Raises:
+        ToleranceNotReached: there are too many places to resolve.
+    """
+    if reach <= 0:
+        return torch.zeros(0, dtype=torch.float64)
+    width = 2 * reach / _PANELS
+    edges = -reach - _OFFSET * width + width * np.arange(_PANELS + 2)
+    left, right = _bisect(expression, edges, 1e-14 * reach)
+    kinks = _smallest_of_each_cluster(left, right)
+    mesh = np.union1d(edges, kinks)
+    if bool(_is_smooth(expression, mesh[:-1], mesh[1:]).all()):
+        return torch.from_numpy(kinks)
+    return torch.from_numpy(np.union1d(left, right))
+
+
+def _bisect(expression: Expression, edges: np.ndarray, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+    """The panels that bisection leaves inside the first, rough ones: smooth by now, or as small as a point."""
+    left, right = edges[:-1], edges[1:]
+    kept: list[np.ndarray] = []
+    depth = 0
+    while len(left):
+        rough = ~_is_smooth(expression, left, right)
+        point = right - left < smallest
+        if depth:
+            kept.append(np.stack([left, right])[:, ~rough | point])
+        left, right = left[rough & ~point], right[rough & ~point]
+        if len(left) > _MOST:
+            raise ToleranceNotReached(
+                f"the activation {expression} has more than {_MOST} places that are not smooth within "
+                f"|x| <= {edges[-1]:g}; its dual cannot be found by quadrature"
+            )
+        middle = (left + right) / 2
+        left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
+        depth += 1
+    panels = np.concatenate(kept, axis=1) if kept else np.zeros((2, 0))
+    return panels[0], panels[1]
+
+
+def _smallest_of_each_cluster(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of each run of adjoining panels the middle of the smallest one, or the round number inside it."""
+    order = np.argsort(left)
+    left, right = left[order], right[order]
+    kinks = []
+    for run in np.split(np.arange(len(left)), np.flatnonzero(left[1:] - right[:-1] > 1e-300) + 1):
+        if len(run):
+            small = run[np.argmin(right[run] - left[run])]
+            low, high = left[small], right[small]
+            margin = high - low  # the kink may lie on the edge of the panel
+            middle = (low + high) / 2
+            whole = round(middle, 6)
+            kinks.append(whole if low - margin <= whole <= high + margin else middle)
+    return np.array(kinks)
+
+
+def _is_smooth(expression: Expression, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Whether the Legendre coefficients of function and slope have fallen on each panel."""
+    if len(left) == 0:
+        return np.zeros(0, dtype=bool)
+    t, w = np.polynomial.legendre.leggauss(_NODES)
+    x = (left + right)[:, None] / 2 + (right - left)[:, None] / 2 * t
+    leaf = torch.from_numpy(x).requires_grad_(True)
+    with torch.enable_grad():
+        value = apply_expression(expression, leaf)
+        slope = torch.zeros_like(leaf)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
+    basis = np.polynomial.legendre.legvander(t, _NODES - 1) * w[:, None] * (np.arange(_NODES) + 0.5)
+    smooth = np.ones(len(left), dtype=bool)
+    for f in (value, slope):
+        samples = f.detach().numpy()
+        tail = np.abs(samples @ basis[:, -4:]).max(axis=1)
+        size = np.abs(samples).max(axis=1)
+        rounding = np.abs(x).max(axis=1) * 1e-15
+        smooth &= tail <= _SMOOTH * size + rounding
+    return smooth

@@ -1,0 +1,85 @@
+"""Initial scales of plain torch layers: given as numbers, by path pattern, or "torch" for torch's default draw.
+
+Layers in NTK parameterisation state their own and ignore what is given here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ntkit.architecture.network import Network, Node
+from ntkit.architecture.specs import Linear, Parameterization
+from ntkit.errors import InvalidInput, MissingScale
+
+Scale = float | str | Mapping[str, float | str] | None
+
+
+def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: str) -> Network:
+    """The network with the scale of every linear layer known.
+
+    Args:
+        network: as traced.
+        w_std: for plain layers: a number, "torch", or {path pattern: one of these}.
+        b_std: the same for biases; layers without bias need none.
+        parameterization: "ntk" or "standard", for plain layers.
+
+    Raises:
+        MissingScale: a plain layer has no scale.
+        InvalidInput: a scale is not a number ≥ 0, or a pattern matches no layer.
+    """
+    if parameterization not in ("ntk", "standard"):
+        raise InvalidInput(f'parameterization must be "ntk" or "standard", got {parameterization!r}')
+    plain = [n.path for n in network.nodes if isinstance(n.spec, Linear) and n.spec.parameterization is None]
+    for name, scale in (("w_std", w_std), ("b_std", b_std)):
+        _check_patterns(name, scale, network, plain)
+    kind: Parameterization = "standard" if parameterization == "standard" else "ntk"
+    return replace(network, nodes=tuple(_scaled(node, w_std, b_std, kind) for node in network.nodes))
+
+
+def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameterization) -> Node:
+    spec = node.spec
+    if not isinstance(spec, Linear) or spec.parameterization is not None:
+        return node
+    # torch draws weights and biases from U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)
+    weight = _lookup("w_std", w_std, node.path, torch_default=1 / math.sqrt(3))
+    bias = 0.0
+    if spec.bias:
+        bias = _lookup("b_std", b_std, node.path, torch_default=1 / math.sqrt(3 * spec.in_features))
+    return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
+
+
+def _lookup(name: str, scale: Scale, path: str, torch_default: float) -> float:
+    if isinstance(scale, Mapping):
+        matching = (value for pattern, value in scale.items() if fnmatch.fnmatchcase(path, pattern))
+        scale = next(matching, None)
+    if scale is None:
+        raise MissingScale(
+            f"Linear at '{path}' is a plain torch layer and states no {name}; give InfiniteKernel(model, {name}=...) a "
+            'number, {path pattern: number} or "torch" for torch\'s default draw, or use ntkit.nn.Linear'
+        )
+    if scale == "torch":
+        return torch_default
+    if (
+        not isinstance(scale, (int, float))
+        or isinstance(scale, bool)
+        or not math.isfinite(scale)
+        or scale < 0
+    ):
+        raise InvalidInput(
+            f"{name} of the layer at '{path}' must be a number >= 0 or \"torch\", got {scale!r}"
+        )
+    return float(scale)
+
+
+def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str]) -> None:
+    if not isinstance(scale, Mapping):
+        return
+    for pattern in scale:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in plain):
+            raise InvalidInput(
+                f"the pattern {pattern!r} in {name} matches no plain layer; the plain layers are "
+                f"{', '.join(map(repr, plain)) or 'none'} of {', '.join(map(repr, network.linear_paths)) or 'none'}"
+            )

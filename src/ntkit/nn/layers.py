@@ -1,0 +1,181 @@
+"""Linear and convolution layers in NTK parameterisation: z = w_std/√fan_in · W x + b_std · b, all parameters N(0, 1).
+
+The scale stands in the forward pass and not in the parameters, so that gradient descent moves every weight at the
+rate at which the infinitely wide network's tangent kernel stays constant.
+Reference: Jacot, Gabriel & Hongler 2018, section 2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ntkit.errors import InvalidInput
+
+
+def _check_scales(layer: str, w_std: float, b_std: float) -> None:
+    for name, value in (("w_std", w_std), ("b_std", b_std)):
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+            raise InvalidInput(f"{layer}: {name} must be a finite number >= 0, got {value!r}")
+
+
+def _draw_normal(layer: torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d) -> None:
+    torch.nn.init.normal_(layer.weight)
+    if layer.bias is not None:
+        torch.nn.init.normal_(layer.bias)
+
+
+class Linear(torch.nn.Linear):
+    """Linear layer in NTK parameterisation: z = w_std/√in_features · W x + b_std · b.
+
+    Args:
+        in_features: size of each input.
+        out_features: size of each output.
+        w_std: standard deviation of the effective weights times √in_features.
+        b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
+        device: where the parameters live.
+        dtype: of the parameters.
+
+    Raises:
+        InvalidInput: a scale is negative or not finite.
+
+    Example:
+        >>> layer = Linear(3, 2, w_std=2**0.5, b_std=0.1)
+        >>> layer(torch.ones(4, 3)).shape
+        torch.Size([4, 2])
+
+    Reference: Jacot et al. 2018, section 2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        w_std: float = 1.0,
+        b_std: float = 0.0,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        _check_scales("ntkit.nn.Linear", w_std, b_std)
+        self.w_std, self.b_std = float(w_std), float(b_std)
+        super().__init__(in_features, out_features, bias=b_std != 0, device=device, dtype=dtype)
+
+    @property
+    def weight_scale(self) -> float:
+        """w_std/√fan_in, the factor on `weight` in the forward pass."""
+        return self.w_std / math.sqrt(self.in_features)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from N(0, 1)."""
+        _draw_normal(self)
+
+    def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch o"]:
+        """z = w_std/√in_features · W x + b_std · b."""
+        bias = None if self.bias is None else self.b_std * self.bias
+        return F.linear(self.weight_scale * input, self.weight, bias)
+
+    def extra_repr(self) -> str:
+        """Sizes and scales."""
+        return f"{self.in_features}, {self.out_features}, w_std={self.w_std:g}, b_std={self.b_std:g}"
+
+
+class _ConvScales:
+    """What Conv1d and Conv2d share: scales in the forward pass, parameters N(0, 1)."""
+
+    w_std: float
+    b_std: float
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def weight_scale(self) -> float:
+        """w_std/√fan_in with fan_in = weights that meet in one output value, also at zero-padded edges."""
+        return self.w_std / math.sqrt(self.weight[0].numel())
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from N(0, 1)."""
+        _draw_normal(self)  # pyright: ignore[reportArgumentType]  # a mixin: always a torch convolution
+
+    def forward(self, input: Float[Tensor, "n c *hw"]) -> Float[Tensor, "n o *hw_out"]:
+        """z = w_std/√fan_in · W * x + b_std · b."""
+        bias = None if self.bias is None else self.b_std * self.bias
+        return self._conv_forward(self.weight_scale * input, self.weight, bias)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def extra_repr(self) -> str:
+        """Sizes and scales."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"w_std={self.w_std:g}, b_std={self.b_std:g}"
+        )
+
+
+class Conv1d(_ConvScales, torch.nn.Conv1d):
+    """1-D convolution in NTK parameterisation: z = w_std/√fan_in · W * x + b_std · b.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: as in torch.nn.Conv1d.
+        w_std: standard deviation of the effective weights times √fan_in.
+        b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
+        kwargs: stride, padding, dilation, groups, padding_mode, device, dtype of torch.nn.Conv1d.
+
+    Example:
+        >>> Conv1d(3, 5, 3, padding=1)(torch.ones(2, 3, 8)).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        *,
+        w_std: float = 1.0,
+        b_std: float = 0.0,
+        **kwargs: Any,
+    ):
+        _check_scales("ntkit.nn.Conv1d", w_std, b_std)
+        self.w_std, self.b_std = float(w_std), float(b_std)
+        torch.nn.Conv1d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)
+
+
+class Conv2d(_ConvScales, torch.nn.Conv2d):
+    """2-D convolution in NTK parameterisation: z = w_std/√fan_in · W * x + b_std · b.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: as in torch.nn.Conv2d.
+        w_std: standard deviation of the effective weights times √fan_in.
+        b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
+        kwargs: stride, padding, dilation, groups, padding_mode, device, dtype of torch.nn.Conv2d.
+
+    Example:
+        >>> Conv2d(3, 5, 3, padding=1)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 5, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        *,
+        w_std: float = 1.0,
+        b_std: float = 0.0,
+        **kwargs: Any,
+    ):
+        _check_scales("ntkit.nn.Conv2d", w_std, b_std)
+        self.w_std, self.b_std = float(w_std), float(b_std)
+        torch.nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)

@@ -1,0 +1,78 @@
+"""A plain torch model rewritten in NTK parameterisation."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from ntkit.errors import InvalidInput
+from ntkit.nn.layers import Conv1d, Conv2d, Linear
+
+
+def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 0.0) -> torch.nn.Module:
+    """A copy of a plain model whose linear and convolution layers are in NTK parameterisation, redrawn from N(0, 1).
+
+    Layers already in NTK parameterisation keep their scales and are redrawn too. A layer without bias gets none;
+    a layer with bias loses it where b_std = 0. `requires_grad` of each parameter is kept.
+
+    Args:
+        model: any torch model; it is left as it is.
+        w_std: scale of the weights of every replaced layer.
+        b_std: scale of the biases of every replaced layer that has one.
+
+    Returns:
+        The new model.
+
+    Raises:
+        InvalidInput: a scale is negative or not finite, or a layer is shared or transposed so that it has no
+            counterpart here.
+
+    Example:
+        >>> plain = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> ntk_parameterize(plain, w_std=2**0.5, b_std=0.1)[0]
+        Linear(4, 8, w_std=1.41421, b_std=0.1)
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.conv._ConvNd) and not isinstance(
+            module, (torch.nn.Conv1d, torch.nn.Conv2d)
+        ):
+            raise InvalidInput(
+                f"ntk_parameterize: {type(module).__name__} at '{path}' has no counterpart in NTK parameterisation; "
+                "use Linear, Conv1d or Conv2d"
+            )
+    copied = copy.deepcopy(model)
+    if replacement := _replacement(copied, w_std, b_std):
+        return replacement
+    done: dict[torch.nn.Module, torch.nn.Module] = {}  # a module used twice stays one module
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            new = done.get(child) or _replacement(child, w_std, b_std)
+            if new is not None:
+                done[child] = new
+                setattr(parent, name, new)
+    return copied
+
+
+def _replacement(layer: torch.nn.Module, w_std: float, b_std: float) -> torch.nn.Module | None:
+    """The layer in NTK parameterisation, or None for what is no linear or convolution layer."""
+    if isinstance(layer, (Linear, Conv1d, Conv2d)):
+        layer.reset_parameters()
+        return layer
+    if not isinstance(layer, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)):
+        return None
+    bias_std = 0.0 if layer.bias is None else b_std
+    place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    new: torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d
+    if isinstance(layer, torch.nn.Linear):
+        new = Linear(layer.in_features, layer.out_features, w_std, bias_std, **place)
+    else:
+        cls = Conv1d if isinstance(layer, torch.nn.Conv1d) else Conv2d
+        new = cls(
+            layer.in_channels, layer.out_channels, layer.kernel_size, w_std=w_std, b_std=bias_std, stride=layer.stride,
+            padding=layer.padding, dilation=layer.dilation, groups=layer.groups, padding_mode=layer.padding_mode, **place,
+        )  # fmt: skip
+    new.weight.requires_grad_(layer.weight.requires_grad)
+    if new.bias is not None and layer.bias is not None:
+        new.bias.requires_grad_(layer.bias.requires_grad)
+    return new.train(layer.training)

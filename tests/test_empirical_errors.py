@@ -1,0 +1,160 @@
+"""What an empirical kernel refuses, and how it says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ntkit.empirical import EmpiricalKernel, empirical_ntk
+from ntkit.errors import InvalidInput, MemoryLimitExceeded
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 3), function
+
+    def forward(self, x):
+        return self.function(self.fc, x)
+
+
+class Hoarder(nn.Module):
+    """Holds its weight in a list that no swap of parameters can reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.kept = [self.fc.weight]
+
+    def forward(self, x):
+        return self.fc(x) + x @ self.kept[0].T
+
+
+X = torch.ones(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 4), "x1 must hold at least one sample, got an empty batch"),
+        ((), "x1 must hold at least one array, got an empty tuple"),
+        (torch.tensor(1.0), "x1 must be batched on axis 0, got a single number"),
+        (torch.full((3, 4), torch.nan), r"x1 must be finite, got 12 value\(s\) that are NaN or infinite"),
+        (X.double(), "x1 must have the model's dtype torch.float32, got torch.float64"),
+        (X.half(), "x1 must be float32 or float64, got torch.float16"),
+        (
+            X.long(),
+            "x1 must be floating point, got torch.int64: only a model with an nn.Embedding takes integers",
+        ),
+        (np.array(["a"]), "x1 must be numeric, got dtype <U1"),
+        ([[1.0]], "x1 must be a torch tensor or numpy array, or a tuple or dict of them, got list"),
+        ((X, X[:2]), r"every leaf of x1 must hold the same number of samples on axis 0, got {'x1\[0\]': 3"),
+        (torch.ones(3, 5), "the model cannot be run on samples of this form: mat1 and mat2"),
+    ],
+)
+def test_bad_samples(x, message):
+    with pytest.raises(InvalidInput, match=message):
+        empirical_ntk(nn.Linear(4, 3), x)
+
+
+def test_samples_of_different_form():
+    with pytest.raises(InvalidInput, match=r"x1 and x2 must agree in everything but the number of samples"):
+        empirical_ntk(nn.Linear(4, 3), X, torch.ones(3, 5))
+    with pytest.raises(
+        InvalidInput, match=r"got samples \(4,\) torch.float32 and \[0\] \(4,\) torch.float32"
+    ):
+        empirical_ntk(nn.Linear(4, 3), X, (X,))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.ReLU(), "the model must have parameters, got ReLU with none"),
+        (
+            lambda: nn.Linear(4, 3).requires_grad_(False),
+            "must have a parameter that requires grad, all 2 are frozen",
+        ),
+        (lambda: nn.Linear(4, 3).half(), "the model must be float32 or float64, got torch.float16"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3).double()),
+            "all parameters must have one dtype",
+        ),
+        (lambda: nn.LazyLinear(3), "parameter 'weight' has no shape yet; run the model once on a batch"),
+        (lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout()), r"but with 1 \(Dropout\) in training mode"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
+            r"1 \(BatchNorm1d\).*call model.eval\(\) first",
+        ),
+        (lambda: Lambda(lambda fc, x: fc(x).detach()), "none of fc.weight, fc.bias reaches it"),
+        (
+            lambda: Lambda(lambda fc, x: torch.ones(len(x), 2) * x.sum()),
+            "none of fc.weight, fc.bias reaches it",
+        ),
+        (lambda: Lambda(lambda fc, x: (fc(x),)), "the model must give one tensor, got tuple"),
+        (
+            lambda: Lambda(lambda fc, x: fc(x).sum()),
+            r"one row a sample, \(n, outputs\) with n = 3, got shape \(\)",
+        ),
+        (lambda: Lambda(lambda fc, x: fc(x).T[:, :2]), r"got shape \(3, 2\)|another output alone"),
+        (lambda: Lambda(lambda fc, x: fc(x).double()), "must compute in its parameters' dtype torch.float32"),
+        (lambda: Lambda(lambda fc, x: fc(x) / 0), "the model's output must be finite"),
+        (lambda: Lambda(lambda fc, x: (fc(x) * 0).sqrt()), "the tangent kernel .* must be finite"),
+        (Hoarder, "'fc.weight' is also held elsewhere"),
+    ],
+)
+def test_bad_models(make, message):
+    x = X * torch.arange(1.0, 4.0)[:, None]
+    with pytest.raises(InvalidInput, match=message):
+        empirical_ntk(make(), x)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda fc, x: fc(x) - fc(x).mean(0),
+        lambda fc, x: torch.dropout(fc(x), 0.5, True),
+        lambda fc, x: nn.functional.batch_norm(fc(x), None, None, training=True),
+    ],
+)
+def test_samples_that_depend_on_each_other(mix):
+    with pytest.raises(InvalidInput, match="samples must be treated independently|cannot be run on samples"):
+        empirical_ntk(Lambda(mix), torch.randn(3, 4))
+
+
+def test_bad_arguments():
+    model = nn.Linear(4, 3)
+    with pytest.raises(
+        InvalidInput, match="outputs must be one of 'full', 'diagonal', 'trace', 'mean', got 'sum'"
+    ):
+        EmpiricalKernel(model, outputs="sum")
+    with pytest.raises(InvalidInput, match=r"'b\*x' matches none of the model's parameters, weight, bias"):
+        EmpiricalKernel(model, parameters=["weight", "b*x"])
+    with pytest.raises(InvalidInput, match="parameters must name at least one parameter"):
+        EmpiricalKernel(model, parameters=[])
+    with pytest.raises(InvalidInput, match="model must be a torch.nn.Module, got function"):
+        EmpiricalKernel(lambda x: x)
+    with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, got 0"):
+        EmpiricalKernel(model, memory_limit=0)
+
+
+def test_a_result_too_large_is_refused_before_it_is_allocated():
+    kernel = EmpiricalKernel(nn.Linear(4, 3), memory_limit=300)
+    with pytest.raises(
+        MemoryLimitExceeded, match=r"shape \(3, 3, 3, 3\), needs 324 B, but 300 B is the memory limit"
+    ):
+        kernel.ntk(X)
+    with pytest.raises(MemoryLimitExceeded, match=r'outputs="trace" or fewer samples, or raise memory_limit'):
+        kernel.ntk(X)
+    huge = torch.ones(1, 4).expand(10_000_000, 4)
+    with pytest.raises(MemoryLimitExceeded, match="is free"):
+        empirical_ntk(nn.Linear(4, 3), huge)
+
+
+def test_a_sample_too_large_is_refused():
+    model = nn.Conv2d(3, 64, 3)
+    with pytest.raises(MemoryLimitExceeded, match="one output at one sample need .* raise memory_limit"):
+        empirical_ntk(model, torch.ones(2, 3, 5, 5), outputs="trace", memory_limit=20_000)
