@@ -38,9 +38,7 @@ def write_cifar(folder: Path, n: int = 20, batches: int = 2):
     for name in [f"data_batch_{i + 1}.bin" for i in range(batches)] + ["test_batch.bin"]:
         images = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
         labels = (np.arange(n) % 10).astype(np.uint8)
-        records = b"".join(
-            bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True)
-        )
+        records = b"".join(bytes([label]) + image.tobytes() for label, image in zip(labels, images, strict=True))
         (folder / name).write_bytes(records)
         written.append((images, labels))
     return written

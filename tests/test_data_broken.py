@@ -134,9 +134,7 @@ def test_broken_cifar(tmp_path, content, message):
 def test_cifar_without_its_test_file(tmp_path):
     write_cifar(tmp_path)
     (tmp_path / "test_batch.bin").unlink()
-    with pytest.raises(
-        DataError, match=r"cifar10 needs the files data_batch_1\.bin … .*test_batch\.bin; looked"
-    ):
+    with pytest.raises(DataError, match=r"cifar10 needs the files data_batch_1\.bin … .*test_batch\.bin; looked"):
         load("cifar10", data_dir=tmp_path)
 
 

@@ -170,12 +170,8 @@ def test_the_largest_rate_parts_converging_from_diverging(momentum):
 
 def test_dtype_kind_and_shape_follow_the_kernel():
     K, K_test, y, _, _ = problem()
-    single = gradient_descent(
-        torch.tensor(K).float(), torch.tensor(y), lr=1.0, steps=3, K_test=torch.tensor(K_test)
-    )
-    assert (
-        single.train.dtype == single.test.dtype == single.train_loss(torch.tensor(y)).dtype == torch.float32
-    )
+    single = gradient_descent(torch.tensor(K).float(), torch.tensor(y), lr=1.0, steps=3, K_test=torch.tensor(K_test))
+    assert single.train.dtype == single.test.dtype == single.train_loss(torch.tensor(y)).dtype == torch.float32
     assert isinstance(single.steps, torch.Tensor)
     vector = gradient_descent(K, y[:, 0], lr=1.0, steps=range(0, 9, 4), K_test=K_test)
     assert vector.train.shape == (3, 7)
@@ -189,9 +185,7 @@ def test_auto_takes_the_cheaper_method_and_both_agree():
     K, K_test, y, _, _ = problem()
     for steps in (5, [0, 10**6]):
         auto = gradient_descent(K, y, lr=1.0, steps=steps, K_test=K_test)
-        named = gradient_descent(
-            K, y, lr=1.0, steps=steps, K_test=K_test, method="iterate" if steps == 5 else "eigen"
-        )
+        named = gradient_descent(K, y, lr=1.0, steps=steps, K_test=K_test, method="iterate" if steps == 5 else "eigen")
         np.testing.assert_array_equal(auto.train, named.train)
         np.testing.assert_array_equal(auto.test, named.test)
 
@@ -213,9 +207,7 @@ def first_overflow(rate, momentum, limit):
 def test_overflow_names_its_step(method, momentum, dtype, steps):
     K, y = np.array([[4.0]], dtype=dtype), np.ones(1, dtype=dtype)
     step = first_overflow(4.0, momentum, float(np.finfo(dtype).max))
-    with pytest.raises(
-        InvalidInput, match=rf"overflow torch.{dtype.__name__} at step {step}: the learning rate"
-    ):
+    with pytest.raises(InvalidInput, match=rf"overflow torch.{dtype.__name__} at step {step}: the learning rate"):
         gradient_descent(K, y, lr=1.0, steps=steps, momentum=momentum, method=method)
     last = gradient_descent(K, y, lr=1.0, steps=[step - 1], momentum=momentum, method=method)
     assert np.isfinite(last.train).all()
@@ -225,9 +217,7 @@ def test_overflow_names_its_step(method, momentum, dtype, steps):
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_a_mode_that_is_not_excited_cannot_overflow(method, momentum):
     K, y = np.diag([100.0, 1.0]), np.array([0.0, 1.0])
-    path = gradient_descent(
-        K, y, lr=1.0, steps=[0, 1000], momentum=momentum, method=method, K_test=np.ones((1, 2))
-    )
+    path = gradient_descent(K, y, lr=1.0, steps=[0, 1000], momentum=momentum, method=method, K_test=np.ones((1, 2)))
     np.testing.assert_allclose(path.train[1], y, atol=1e-12)
     np.testing.assert_allclose(path.test[1], [1.0], atol=1e-12)
 

@@ -102,9 +102,7 @@ def test_infinitely_long_times_still_converge():
 
 
 def test_overflow_names_the_time_and_the_negative_eigenvalue():
-    with pytest.raises(
-        InvalidInput, match=r"float64 at time 10000: K has the negative eigenvalue -1,.*earlier"
-    ):
+    with pytest.raises(InvalidInput, match=r"float64 at time 10000: K has the negative eigenvalue -1,.*earlier"):
         gradient_flow(np.diag([1.0, -1.0]), np.ones(2), times=[1.0, 1e4])
 
 

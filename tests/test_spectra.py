@@ -73,9 +73,7 @@ def test_lanczos_finds_the_same_leading_pairs_also_repeated_ones(name, k):
 
 def test_large_kernels_take_lanczos_and_agree_with_dense():
     K = kernel(501)
-    np.testing.assert_allclose(
-        ntkit.spectrum(K, k=5).eigenvalues, np.linalg.eigvalsh(K)[::-1][:5], rtol=1e-12
-    )
+    np.testing.assert_allclose(ntkit.spectrum(K, k=5).eigenvalues, np.linalg.eigvalsh(K)[::-1][:5], rtol=1e-12)
     assert largest_eigenvalue(torch.tensor(K)) == pytest.approx(np.linalg.eigvalsh(K)[-1], rel=1e-12)
 
 
@@ -201,18 +199,14 @@ def test_methods_are_named(unchecked):
 def test_a_partial_spectrum_says_what_it_cannot_answer():
     result = ntkit.spectrum(kernel(5), k=2)
     assert result.is_partial
-    with pytest.raises(
-        InvalidInput, match=r"all 5 eigenpairs.*the 2 leading ones; use ntkit.alignment\(K, y\)"
-    ):
+    with pytest.raises(InvalidInput, match=r"all 5 eigenpairs.*the 2 leading ones; use ntkit.alignment\(K, y\)"):
         result.alignment(np.ones(5))
     with pytest.raises(InvalidInput, match=r"effective_rank\(\) needs all 5.*use ntkit.spectrum\(K\)"):
         result.effective_rank()
 
 
 def test_effective_rank_refuses_an_indefinite_kernel():
-    with pytest.raises(
-        InvalidInput, match=r"positive semi-definite kernel.*sum to 1 and the negative ones to -1"
-    ):
+    with pytest.raises(InvalidInput, match=r"positive semi-definite kernel.*sum to 1 and the negative ones to -1"):
         ntkit.spectrum(np.diag([1.0, -1.0])).effective_rank()
 
 
@@ -232,9 +226,7 @@ def test_bad_functions_are_named(unchecked, phi, message):
 
 def test_a_decomposition_that_does_not_fit_is_refused(unchecked, monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda: 30 * 100**2)
-    with pytest.raises(
-        MemoryLimitExceeded, match=r"eigendecomposition of a kernel with 100 rows.*spectrum\(K, k"
-    ):
+    with pytest.raises(MemoryLimitExceeded, match=r"eigendecomposition of a kernel with 100 rows.*spectrum\(K, k"):
         ntkit.spectrum(np.eye(100))
 
 

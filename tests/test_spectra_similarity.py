@@ -66,9 +66,7 @@ def test_alignment_is_a_cosine_and_forgets_scales(seed, n, o, a, b, centered):
 def test_centred_alignment_forgets_constants(seed, n, shift_kernel, shift_targets):
     K, y = draw(seed, n, 1)
     value = ntkit.alignment(K, y, centered=True)
-    assert ntkit.alignment(K + shift_kernel, y + shift_targets, centered=True) == pytest.approx(
-        value, abs=1e-9
-    )
+    assert ntkit.alignment(K + shift_kernel, y + shift_targets, centered=True) == pytest.approx(value, abs=1e-9)
 
 
 @given(SEEDS, st.integers(1, 8), SCALES)

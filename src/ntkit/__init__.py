@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "EmpiricalKernel": "ntkit.empirical",
     "InfiniteKernel": "ntkit.infinite",
+    "NTKOperator": "ntkit.empirical",
     "Spectrum": "ntkit.spectra",
     "alignment": "ntkit.spectra",
     "center": "ntkit.nn",
@@ -29,15 +30,28 @@ _HOMES = {
 }
 _FOLDERS = ("data", "dynamics", "empirical", "errors", "experiments", "infinite", "nn", "spectra")
 
-__all__ = ["__version__", *_FOLDERS, *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_FOLDERS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
-if TYPE_CHECKING:
-    from ntkit import data, dynamics, empirical, errors, experiments, infinite, nn, spectra
-    from ntkit.empirical import EmpiricalKernel, empirical_ntk
-    from ntkit.experiments import study
-    from ntkit.infinite import InfiniteKernel
-    from ntkit.nn import center, ntk_parameterize
-    from ntkit.spectra import Spectrum, alignment, kernel_distance, spectrum
+if TYPE_CHECKING:  # the redundant aliases say that these are public
+    from ntkit import data as data
+    from ntkit import dynamics as dynamics
+    from ntkit import empirical as empirical
+    from ntkit import errors as errors
+    from ntkit import experiments as experiments
+    from ntkit import infinite as infinite
+    from ntkit import nn as nn
+    from ntkit import spectra as spectra
+    from ntkit.empirical import EmpiricalKernel as EmpiricalKernel
+    from ntkit.empirical import NTKOperator as NTKOperator
+    from ntkit.empirical import empirical_ntk as empirical_ntk
+    from ntkit.experiments import study as study
+    from ntkit.infinite import InfiniteKernel as InfiniteKernel
+    from ntkit.nn import center as center
+    from ntkit.nn import ntk_parameterize as ntk_parameterize
+    from ntkit.spectra import Spectrum as Spectrum
+    from ntkit.spectra import alignment as alignment
+    from ntkit.spectra import kernel_distance as kernel_distance
+    from ntkit.spectra import spectrum as spectrum
 
 
 def __getattr__(name: str) -> Any:

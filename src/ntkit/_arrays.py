@@ -35,9 +35,7 @@ def to_tensor(x: Any, name: str) -> Tensor:
     elif isinstance(x, Tensor):
         tensor = x
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise InvalidInput(
-                f"{name} must be float32 or float64, got {tensor.dtype}; convert it with x.double()"
-            )
+            raise InvalidInput(f"{name} must be float32 or float64, got {tensor.dtype}; convert it with x.double()")
     else:
         raise InvalidInput(f"{name} must be a torch tensor or a numpy array, got {type(x).__name__}")
     check_finite(tensor, name)

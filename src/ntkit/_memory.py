@@ -55,6 +55,4 @@ def require_bytes(needed: int, what: str, remedy: str, limit: int | None = None)
     allowed = available_bytes() if limit is None else limit
     if needed > allowed:
         kind = "is free" if limit is None else "is the memory limit"
-        raise MemoryLimitExceeded(
-            f"{what} needs {human_bytes(needed)}, but {human_bytes(allowed)} {kind}; {remedy}"
-        )
+        raise MemoryLimitExceeded(f"{what} needs {human_bytes(needed)}, but {human_bytes(allowed)} {kind}; {remedy}")

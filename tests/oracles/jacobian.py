@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 def jacobian(model: nn.Module, x, names: list[str] | None = None) -> Tensor:
     """(n, O, P): one reverse pass an entry of the output, one sample at a time, on the model itself."""
-    chosen = [
-        p for name, p in model.named_parameters() if (p.requires_grad if names is None else name in names)
-    ]
+    chosen = [p for name, p in model.named_parameters() if (p.requires_grad if names is None else name in names)]
     rows = []
     for sample in samples(x):
         out = call(model, sample).reshape(-1)
@@ -23,7 +21,7 @@ def jacobian(model: nn.Module, x, names: list[str] | None = None) -> Tensor:
                 torch.cat(
                     [
                         torch.zeros(p.numel(), dtype=p.dtype) if g is None else g.flatten()
-                        for p, g in zip(chosen, grads)
+                        for p, g in zip(chosen, grads, strict=True)
                     ]
                 )
             )

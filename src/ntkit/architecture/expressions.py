@@ -127,10 +127,7 @@ def apply_expression(expression: Operand, x: Tensor) -> Tensor:
     if not isinstance(expression, Expression):
         raise TypeError(f"the constant {expression!r} is no function of x")
     function = OPERATIONS[expression.op] if isinstance(expression.op, str) else expression.op
-    operands = [
-        apply_expression(arg, x) if isinstance(arg, (Expression, Variable)) else arg
-        for arg in expression.args
-    ]
+    operands = [apply_expression(arg, x) if isinstance(arg, (Expression, Variable)) else arg for arg in expression.args]
     return function(*operands)
 
 
@@ -150,6 +147,15 @@ def split_factor(expression: Operand) -> tuple[float, Operand]:
             if first == second:
                 return (a + b if expression.op == "add" else a - b), first
     return 1.0, expression
+
+
+def split_argument(expression: Expression) -> tuple[float, Expression]:
+    """(c, σ) with expression = σ(c x), so that σ(c h) keeps the closed form of σ; c = 1 where nothing is taken out."""
+    inner, *constants = expression.args
+    factor, rest = split_factor(inner)
+    if rest != VARIABLE or any(isinstance(c, (Expression, Variable)) for c in constants):
+        return 1.0, expression
+    return factor, Expression(expression.op, (VARIABLE, *constants))
 
 
 def _is_number(operand: Operand) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +58,9 @@ class ElementwiseOp:
 
     def bind_constants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         """Constants of a call, defaults filled in; None where an argument is unknown."""
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("inplace", "out")}
+        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         names = [name for name, _ in self.constants]
-        if len(args) > len(names) + 1 or not set(kwargs) <= set(names):
+        if len(args) > len(names) or not set(kwargs) <= set(names):
             return None
         given = dict(zip(names, args, strict=False)) | kwargs
         values = tuple(given.get(name, default) for name, default in self.constants)
@@ -77,7 +77,9 @@ _TABLE = [
     ElementwiseOp("cos", (ntkit.nn.Cos,), (torch.cos, "cos"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
     ElementwiseOp("sign", (ntkit.nn.Sign,), (torch.sign, torch.sgn, "sign", "sgn")),
     ElementwiseOp("gaussian", (ntkit.nn.Gaussian,), (), (("a", 1.0), ("b", -1.0))),
-    ElementwiseOp("pow", (), (torch.pow, pow, operator.pow, "pow", "__pow__"), (("exponent", _REQUIRED),)),
+    ElementwiseOp("pow", (), (torch.pow, pow, operator.pow, operator.ipow, "pow", "__pow__"), (("exponent", _REQUIRED),)),
+    ElementwiseOp("pow", (), (torch.square, "square"), (("exponent", 2),)),
+    ElementwiseOp("mul", (), (operator.neg, torch.neg, "neg", "negative"), (("factor", -1.0),)),
     ElementwiseOp("tanh", (nn.Tanh,), (F.tanh, torch.tanh, "tanh")),
     ElementwiseOp("sigmoid", (nn.Sigmoid,), (F.sigmoid, torch.sigmoid, "sigmoid")),
     ElementwiseOp("silu", (nn.SiLU,), (F.silu,)),
@@ -94,9 +96,7 @@ _TABLE = [
     ElementwiseOp("softshrink", (nn.Softshrink,), (F.softshrink,), (("lambd", 0.5),)),
     ElementwiseOp("hardshrink", (nn.Hardshrink,), (F.hardshrink, torch.hardshrink), (("lambd", 0.5),)),
     ElementwiseOp("tanhshrink", (nn.Tanhshrink,), (F.tanhshrink,)),
-    ElementwiseOp(
-        "threshold", (nn.Threshold,), (F.threshold,), (("threshold", _REQUIRED), ("value", _REQUIRED))
-    ),
+    ElementwiseOp("threshold", (nn.Threshold,), (F.threshold,), (("threshold", _REQUIRED), ("value", _REQUIRED))),
     ElementwiseOp("logsigmoid", (nn.LogSigmoid,), (F.logsigmoid,)),
     ElementwiseOp("clamp", (), (torch.clamp, torch.clip, "clamp", "clip"), (("min", None), ("max", None))),
     ElementwiseOp("exp", (), (torch.exp, "exp")),
@@ -158,9 +158,7 @@ def register_elementwise(target: type[nn.Module] | Callable[[Tensor], Tensor]) -
     elif callable(target):
         CALLS[target] = ElementwiseOp(target, (), (target,))
     else:
-        raise InvalidInput(
-            f"register_elementwise takes a torch.nn.Module class or a function, got {target!r}"
-        )
+        raise InvalidInput(f"register_elementwise takes a torch.nn.Module class or a function, got {target!r}")
     return target
 
 
@@ -173,15 +171,17 @@ class _RegisteredModule(ElementwiseOp):
 
 
 class _ModuleFunction:
-    """A module without parameters as a function, compared by its class and its public attributes."""
+    """A module without parameters as a function, compared by its class, its attributes and its submodules."""
 
     def __init__(self, module: nn.Module):
         self.module = module
         self.__name__ = type(module).__name__
 
     def _key(self) -> tuple[Any, ...]:
-        public = {k: v for k, v in vars(self.module).items() if not k.startswith("_") and k != "training"}
-        return (type(self.module), repr(sorted(public.items())))
+        return tuple(
+            (path, type(module), tuple((k, _comparable(v)) for k, v in sorted(vars(module).items()) if k not in _OWN))
+            for path, module in self.module.named_modules()
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _ModuleFunction) and self._key() == other._key()
@@ -193,13 +193,21 @@ class _ModuleFunction:
         return self.module(x)
 
 
+_OWN = frozenset(vars(nn.Module()))  # torch's bookkeeping
+
+
+def _comparable(value: Any) -> Any:
+    """A hashable stand-in that is equal for equal attributes; what cannot be compared is equal to itself alone."""
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape), tuple(value.flatten().tolist()))
+    if isinstance(value, (tuple, list)):
+        return (type(value), tuple(map(_comparable, value)))
+    return value if isinstance(value, Hashable) else (type(value), id(value))
+
+
 def activation_of(expression: Expression) -> Activation:
     """The spec of an elementwise function: a closed form where its outermost operation has one."""
-    if (
-        expression.args[0] == VARIABLE
-        and VARIABLE not in expression.args[1:]
-        and isinstance(expression.op, str)
-    ):
+    if expression.args[0] == VARIABLE and VARIABLE not in expression.args[1:] and isinstance(expression.op, str):
         constants: tuple[Any, ...] = expression.args[1:]
         if any(isinstance(c, Expression) for c in constants):
             return Elementwise(expression)

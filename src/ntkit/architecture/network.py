@@ -35,7 +35,6 @@ class Network:
 
     def __str__(self) -> str:
         rows = [
-            f"{i:3d}  {node.path or '(model)':24s} {node.spec} <- {node.inputs}"
-            for i, node in enumerate(self.nodes)
+            f"{i:3d}  {node.path or '(model)':24s} {node.spec} <- {node.inputs}" for i, node in enumerate(self.nodes)
         ]
         return "\n".join(rows)

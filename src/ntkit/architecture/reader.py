@@ -6,6 +6,7 @@ an elementwise function reads it. So `x * torch.sigmoid(x)` is one activation, a
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 import ntkit.nn
-from ntkit.architecture.expressions import VARIABLE, Expression, Operand, split_factor
+from ntkit.architecture.expressions import VARIABLE, Expression, Operand, split_argument, split_factor
 from ntkit.architecture.lowering import BINARY, CALLS, activation_of, elementwise_op
 from ntkit.architecture.network import Network, Node
 from ntkit.architecture.specs import Flatten, Input, Linear, LinearCombination, Spec
@@ -68,7 +69,8 @@ class Reader:
         self.index: dict[tuple[Spec, tuple[int, ...]], int] = {}
         self.values: dict[fx.Node, Any] = {}
         self.storage: dict[fx.Node, _Storage] = {}
-        self.used: set[int] = set()  # ids of parameters and buffers that a layer with a meaning owns
+        self.used: dict[int, str] = {}  # id of a parameter that a layer with a meaning uses -> the layer
+        self.data_features: int | None = None  # of the data, once a layer has said it
         self.output: int | None = None
 
     # ---- the network -------------------------------------------------------------------------------------------
@@ -97,11 +99,14 @@ class Reader:
         if value.expression == VARIABLE:
             return value.base
         factor, rest = split_factor(value.expression)
-        node = (
-            value.base
-            if not isinstance(rest, Expression)
-            else self.add(activation_of(rest), (value.base,), path)
-        )
+        node = value.base
+        if isinstance(rest, Expression):
+            inner, function = split_argument(rest)
+            node = self._scaled(node, inner, path)
+            node = self.add(activation_of(function), (node,), path)
+        return self._scaled(node, factor, path)
+
+    def _scaled(self, node: int, factor: float, path: str) -> int:
         return node if factor == 1.0 else self.add(LinearCombination((factor,)), (node,), path)
 
     # ---- torch.fx nodes ----------------------------------------------------------------------------------------
@@ -130,11 +135,7 @@ class Reader:
             return self.shown(str(node.target))
         stack = node.meta.get("nn_module_stack") or {}
         inner = next(reversed(stack), "") if stack else ""
-        name = (
-            node.target
-            if isinstance(node.target, str)
-            else getattr(node.target, "__name__", str(node.target))
-        )
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         return ".".join(filter(None, (self.shown(inner), str(name))))
 
     def _bind(self, node: fx.Node, value: Any, storage: _Storage | None = None) -> None:
@@ -178,14 +179,10 @@ class Reader:
             self._dropout(node, module.p, module.training, path)
         elif (op := elementwise_op(module)) is not None:
             if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
-                raise UnsupportedLayer(
-                    f"{type(module).__name__} at '{path}' has parameters, and no rule for them"
-                )
+                raise UnsupportedLayer(f"{type(module).__name__} at '{path}' has parameters, and no rule for them")
             self._apply(node, x, op.from_module(module), bool(getattr(module, "inplace", False)), path)
         else:
-            raise UnsupportedLayer(
-                f"{type(module).__name__} at '{path}' has no rule for its exact kernel; {_REMEDY}"
-            )
+            raise UnsupportedLayer(f"{type(module).__name__} at '{path}' has no rule for its exact kernel; {_REMEDY}")
 
     def _operand(self, node: fx.Node, path: str) -> Value:
         """The one tensor that a module or a function of one tensor reads."""
@@ -201,16 +198,13 @@ class Reader:
             )
         if id(layer.weight) in self.used:
             raise UnsupportedLayer(
-                f"Linear at '{path}' is used twice in forward, and kernels of shared parameters have no rule; give "
-                "each use a layer of its own"
+                f"the weight of Linear at '{path}' is used twice in forward (first at '{self.used[id(layer.weight)]}'), "
+                "and kernels of shared parameters have no rule; give each use a layer of its own"
             )
-        if x.features is not None and x.features != layer.in_features:
-            raise InvalidInput(
-                f"Linear at '{path}' takes {layer.in_features} features, but {x.features} arrive; make the sizes agree"
-            )
+        self._require_features(x, layer.in_features, f"Linear at '{path}' takes")
         known = isinstance(layer, ntkit.nn.Linear)
         bias = layer.bias
-        self.used.update(id(p) for p in layer.parameters())
+        self.used.update({id(p): path for p in (layer.weight, bias) if p is not None})
         spec = Linear(
             layer.in_features,
             layer.out_features,
@@ -224,26 +218,28 @@ class Reader:
         index = self.add(spec, (self.settle(x),), path)
         return Value(index, features=layer.out_features, flat=True)
 
+    def _require_features(self, x: Value, features: int, who: str) -> None:
+        """`x` has so many features; of the data they are not known before a layer has said it."""
+        arriving = self.data_features if x.features is None else x.features
+        if arriving not in (None, features):
+            raise InvalidInput(f"{who} {features} features, but {arriving} arrive; make the sizes agree")
+        if x.features is None:
+            self.data_features = features
+
     def _dropout(self, node: fx.Node, rate: float, training: bool, path: str) -> None:
         if training and rate > 0:
-            raise UnsupportedLayer(
-                f"Dropout at '{path}' is in training mode, which has no rule; call model.eval()"
-            )
+            raise UnsupportedLayer(f"Dropout at '{path}' is in training mode, which has no rule; call model.eval()")
         source = node.all_input_nodes[0]
         self._bind(node, self.values[source], self.storage[source])
 
-    def _flatten(
-        self, node: fx.Node, x: Value, start: Any, end: Any, path: str, features: int | None = None
-    ) -> None:
+    def _flatten(self, node: fx.Node, x: Value, start: Any, end: Any, path: str, features: int | None = None) -> None:
         source = node.all_input_nodes[0]
         if start != 1 or end not in (-1, None):
             raise UnsupportedLayer(
                 f"'{path}' reshapes in a way that mixes samples or keeps axes; flatten everything after the batch axis"
             )
         if x.features is not None and features not in (None, x.features):
-            raise InvalidInput(
-                f"'{path}' reshapes to {features} features, but {x.features} arrive; make them agree"
-            )
+            raise InvalidInput(f"'{path}' reshapes to {features} features, but {x.features} arrive; make them agree")
         if x.flat:
             value = x
         else:
@@ -257,11 +253,12 @@ class Reader:
         target: Any = node.target
         in_place = isinstance(target, str) and target.endswith("_") and not target.endswith("__")
         name = target[:-1] if in_place else target
+        in_place = in_place or target in _IN_PLACE
         shape_reader = _SHAPE_CALLS.get(name)
         if shape_reader is not None:
             shape_reader(self, node, path)
-        elif name in BINARY and len(node.args) >= 2:
-            self._read_binary(node, BINARY[name], path, in_place or target in _IN_PLACE)
+        elif name in BINARY and len(node.args) == 2:
+            self._read_binary(node, BINARY[name], path, in_place)
         elif name in CALLS:
             constants = CALLS[name].bind_constants(tuple(node.args[1:]), dict(node.kwargs))
             if constants is None or any(isinstance(c, fx.Node) for c in constants):
@@ -280,8 +277,6 @@ class Reader:
             raise UnsupportedLayer(f"'{path}' has no rule for its exact kernel; {_REMEDY}")
 
     def _apply(self, node: fx.Node, x: Value, function: Expression, in_place: bool, path: str) -> None:
-        if x.expression != VARIABLE and split_factor(x.expression)[1] == VARIABLE:
-            x = replace(x, base=self.settle(x), expression=VARIABLE)  # σ(c h) keeps the closed form of σ
         value = replace(x, expression=_substitute(function, x.expression), path=path)
         if in_place:
             self._write_in_place(node.all_input_nodes[0], node, value)
@@ -304,9 +299,9 @@ class Reader:
     def _combine(self, op: str, left: Any, right: Any, alpha: float, path: str) -> Value:
         for side in (left, right):
             if not isinstance(side, (Value, int, float)) or isinstance(side, bool):
-                raise UnsupportedLayer(
-                    f"'{path}' combines a tensor with {side!r}, which has no rule; {_REMEDY}"
-                )
+                raise UnsupportedLayer(f"'{path}' combines a tensor with {side!r}, which has no rule; {_REMEDY}")
+            if not isinstance(side, Value) and not math.isfinite(side):
+                raise InvalidInput(f"'{path}' combines a tensor with {side!r}; use a finite number")
         if isinstance(left, Value) and isinstance(right, Value):
             if left.base == right.base and left.flat == right.flat:
                 scaled = right.expression if alpha == 1.0 else Expression("mul", (right.expression, alpha))
@@ -324,24 +319,17 @@ class Reader:
         value = left if isinstance(left, Value) else right
         operands = [v.expression if isinstance(v, Value) else float(v) for v in (left, right)]
         if alpha != 1.0:
-            operands[1] = (
-                Expression("mul", (operands[1], alpha)) if isinstance(right, Value) else alpha * float(right)
-            )
+            operands[1] = Expression("mul", (operands[1], alpha)) if isinstance(right, Value) else alpha * float(right)
         return replace(value, expression=Expression(op, tuple(operands)), path=path)
 
     def _sum(self, left: Value, right: Value, coefficient: float, path: str) -> Value:
-        if (
-            left.flat != right.flat
-            or None not in (left.features, right.features)
-            and left.features != right.features
-        ):
-            raise InvalidInput(
-                f"'{path}' adds tensors of {left.features or 'unflattened'} and {right.features or 'unflattened'} "
-                "features; add tensors of one shape"
-            )
+        features = left.features or right.features
+        if features is not None:
+            for side in (left, right):
+                self._require_features(side, features, f"'{path}' adds tensors of one shape, of")
         inputs = (self.settle(left), self.settle(right))
         index = self.add(LinearCombination((1.0, coefficient)), inputs, path)
-        return Value(index, features=left.features or right.features, flat=left.flat)
+        return Value(index, features=features, flat=left.flat or right.flat)
 
     # ---- shapes ------------------------------------------------------------------------------------------------
 
@@ -355,21 +343,16 @@ class Reader:
         sizes = node.args[1:] if len(node.args) != 2 else node.args[1]
         sizes = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
         shape = [self.values.get(s, s) if isinstance(s, fx.Node) else s for s in sizes]
-        x = self.values[node.args[0]]
+        source = node.all_input_nodes[0]
+        x = self.values[source]
         keeps_batch = len(shape) == 2 and (isinstance(shape[0], _BatchSize) or shape[0] == -1)
         if not isinstance(x, Value) or not keeps_batch or not isinstance(shape[1], int):
-            raise UnsupportedLayer(
-                f"'{path}' reshapes to {shape}; only a reshape to (batch, features) has a rule here"
-            )
+            raise UnsupportedLayer(f"'{path}' reshapes to {shape}; only a reshape to (batch, features) has a rule here")
         if shape[1] == -1 and shape[0] == -1:
             raise InvalidInput(f"'{path}' reshapes to (-1, -1); give one of the sizes")
         features = None if shape[1] == -1 else shape[1]
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
         if x.flat and x.features is not None and features not in (None, x.features):
-            raise InvalidInput(
-                f"'{path}' reshapes to {features} features, but {x.features} arrive; make them agree"
-            )
+            raise InvalidInput(f"'{path}' reshapes to {features} features, but {x.features} arrive; make them agree")
         if x.flat:
             self._bind(node, x, self.storage[source])
         else:
@@ -379,17 +362,13 @@ class Reader:
     def _read_size(self, node: fx.Node, path: str) -> None:
         axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         if node.target is getattr and axis != "shape":
-            raise UnsupportedLayer(
-                f"forward reads the attribute '{axis}' of a tensor, which has no rule; {_REMEDY}"
-            )
+            raise UnsupportedLayer(f"forward reads the attribute '{axis}' of a tensor, which has no rule; {_REMEDY}")
         self.values[node] = _BatchSize() if axis == 0 else "shape"
 
     def _read_getitem(self, node: fx.Node, path: str) -> None:
         source, index = node.args
         if not isinstance(source, fx.Node) or self.values.get(source) != "shape" or index != 0:
-            raise UnsupportedLayer(
-                f"'{path}' takes a part of a tensor or a size, which has no rule; {_REMEDY}"
-            )
+            raise UnsupportedLayer(f"'{path}' takes a part of a tensor or a size, which has no rule; {_REMEDY}")
         self.values[node] = _BatchSize()
 
     def _read_dropout_call(self, node: fx.Node, path: str) -> None:
@@ -405,7 +384,7 @@ def _substitute(function: Expression, inner: Operand) -> Expression:
     return Expression(function.op, args)
 
 
-_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow)
 
 _SHAPE_CALLS: dict[Any, Callable[[Reader, fx.Node, str], None]] = {
     torch.flatten: Reader._read_flatten_call,

@@ -7,9 +7,12 @@ and buffer of the model is accounted for exactly once, and in-place operations c
 from __future__ import annotations
 
 import inspect
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
 import ntkit.nn
 from ntkit.architecture.lowering import elementwise_op
@@ -18,11 +21,26 @@ from ntkit.architecture.reader import Reader
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
 # torch's layers that wait for a rule of their own; named, so that the error can say what they are
-_LEAF_PREFIXES = ("torch.nn.", "torch.ao.nn.")
+_LEAF_PREFIXES = ("torch.nn.", "torch.ao.nn.", "ntkit.nn.")
+
+
+class _Recorded(fx.Proxy):
+    """A recorded tensor. Unlike torch.fx's own it records `x += y` as what it is: a change of x, not x = x + y."""
+
+
+def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[_Recorded, Any], fx.Proxy]:
+    return lambda self, other: self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ipow", "ifloordiv", "imod", "imatmul", "iand", "ior", "ixor"):
+    setattr(_Recorded, f"__{_name}__", _augmented(getattr(operator, _name)))
 
 
 class _Tracer(fx.Tracer):
     """Stops at layers with a meaning of their own and at torch's layers; walks into everything else."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Recorded(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
@@ -32,13 +50,11 @@ class _Tracer(fx.Tracer):
 
 def _is_torch_layer(module: nn.Module) -> bool:
     home = type(module).__module__ + "."
-    return home.startswith(_LEAF_PREFIXES) or (
-        home.startswith("ntkit.nn.") and type(module) is not ntkit.nn.Centered
-    )
+    return home.startswith(_LEAF_PREFIXES)
 
 
 class _Whole(nn.Module):
-    """Holds a model that is a single layer, so that the layer is called and not looked into."""
+    """Holds the model: a single layer is called and not looked into, and torch.fx leaves no mark on the model."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -70,37 +86,48 @@ def trace(model: nn.Module) -> Network:
     """
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    tracer = _Tracer()
-    single = tracer.is_leaf_module(model, "")
-    root = _Whole(model) if single else model
-    graph = _record(tracer, root)
-    reader = Reader(root, prefix="model" if single else "")
-    for node in graph.nodes:
+    _require_untouched(model)
+    root = _Whole(model)
+    reader = Reader(root, prefix="model")
+    for node in _record(root).nodes:
         reader.read(node)
     _prove_complete(root, reader)
     return reader.network()
 
 
-def _record(tracer: _Tracer, model: nn.Module) -> fx.Graph:
+def _record(root: _Whole) -> fx.Graph:
     """torch.fx's record of one forward, with optional arguments at their defaults."""
-    parameters = list(inspect.signature(model.forward).parameters.values())
     required = [
-        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        p.name
+        for p in inspect.signature(root.model.forward).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if len(required) > 1:
         raise InvalidInput(
             f"the model's forward must take one input, got {', '.join(required)}; wrap it in a module that takes one"
         )
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    if not required and defaults:
-        defaults.pop(next(iter(defaults)))
     try:
-        return tracer.trace(model, concrete_args=defaults or None)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+        return _Tracer().trace(root)
+    except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
         raise UnsupportedLayer(
-            f"the forward of {type(model).__name__} cannot be traced: {error}; write it without branches or loops on "
-            "tensor values, or declare the elementwise part with ntkit.architecture.register_elementwise"
+            f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "
+            "loops on tensor values, or declare the elementwise part with ntkit.architecture.register_elementwise"
         ) from error
+
+
+def _require_untouched(model: nn.Module) -> None:
+    """What changes values behind a module's class would be missed: hooks, and a forward replaced on the instance."""
+    for path, module in model.named_modules():
+        name = f"{type(module).__name__} at '{path}'"
+        if isinstance(module, ntkit.nn.Centered):
+            raise UnsupportedLayer(
+                f"{name} subtracts a copy of the network, so its parts are not independent; take InfiniteKernel of the "
+                "network itself: its ntk times scale² is the centred network's, whose nngp is 0"
+            )
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise UnsupportedLayer(
+                f"{name} has a forward hook or a forward replaced from outside, which may change its values; remove it"
+            )
 
 
 def _prove_complete(model: nn.Module, reader: Reader) -> None:

@@ -95,9 +95,9 @@ def _empirical_and_jacobian() -> tuple[Array, Array]:
 
 
 _CASES: tuple[tuple[str, Callable[[], tuple[Array, Array]], float], ...] = (
-    ("exact kernel, float64, and the arc-cosine formula", _exact_and_textbook, 1e-12),
-    ("exact kernel, float32 and float64", _single_and_double, 1e-6),
-    ("empirical kernel and autograd's Jacobian", _empirical_and_jacobian, 1e-12),
+    ("exact: arc-cosine formula", _exact_and_textbook, 1e-12),
+    ("exact: float32, float64", _single_and_double, 1e-6),
+    ("empirical: Jacobian", _empirical_and_jacobian, 1e-12),
 )
 
 

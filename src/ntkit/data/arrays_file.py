@@ -123,9 +123,7 @@ def _interpret(
     task, targets, classes = _targets(columns, [f"y{suffix} of {path}" for suffix in suffixes], task)
     parts = [Part(x, y) for x, y in zip(inputs, targets, strict=True)]
     counts = [f"{len(x):,}" for x in inputs]
-    samples = (
-        f"{counts[0]} training and {counts[1]} test samples" if len(parts) == 2 else f"{counts[0]} samples"
-    )
+    samples = f"{counts[0]} training and {counts[1]} test samples" if len(parts) == 2 else f"{counts[0]} samples"
     return RawData(
         parts[0],
         parts[1] if len(parts) == 2 else None,
@@ -153,9 +151,7 @@ def _inputs(x: Shaped[np.ndarray, "..."], what: str) -> Shaped[np.ndarray, "n ..
     if x.dtype.kind not in "fiub":
         raise DataError(f"{what} must be real numbers, got dtype {x.dtype}; encode them as floats")
     if x.ndim < 2:
-        raise DataError(
-            f"{what} must have shape (samples, features …), got {x.shape}; use x.reshape(len(x), -1)"
-        )
+        raise DataError(f"{what} must have shape (samples, features …), got {x.shape}; use x.reshape(len(x), -1)")
     if x.size == 0:
         raise DataError(f"{what} is empty: its shape is {x.shape}")
     if x.dtype != np.uint8:

@@ -76,7 +76,5 @@ def _read_records(path: Path) -> Part:
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASSES):
         where = int(np.argmax(labels >= len(CLASSES)))
-        raise DataError(
-            f"{path} must hold labels 0 … {len(CLASSES) - 1}, got {labels[where]} in record {where}"
-        )
+        raise DataError(f"{path} must hold labels 0 … {len(CLASSES) - 1}, got {labels[where]} in record {where}")
     return Part(records[:, 1:].reshape(-1, *_IMAGE), labels)

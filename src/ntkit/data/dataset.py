@@ -124,9 +124,7 @@ def one_hot(labels: Int[Array, "n"], n_classes: int, centered: bool = False) -> 
     """
     numbers = torch.as_tensor(labels)
     if numbers.dtype.is_floating_point or numbers.dtype.is_complex or numbers.dtype == torch.bool:
-        raise InvalidInput(
-            f"labels must be integers, got {numbers.dtype}; convert them with .astype(np.int64)"
-        )
+        raise InvalidInput(f"labels must be integers, got {numbers.dtype}; convert them with .astype(np.int64)")
     if numbers.ndim != 1:
         raise InvalidInput(f"labels must have shape (n,), got {tuple(numbers.shape)}; flatten them")
     if n_classes < 1:
@@ -146,17 +144,11 @@ def one_hot(labels: Int[Array, "n"], n_classes: int, centered: bool = False) -> 
 def _check_inputs(x: np.ndarray, what: str) -> None:
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         kind = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise DataError(
-            f"{what} must be a float32 or float64 array, got {kind}; convert it with np.asarray(x, float)"
-        )
+        raise DataError(f"{what} must be a float32 or float64 array, got {kind}; convert it with np.asarray(x, float)")
     if x.ndim < 2:
-        raise DataError(
-            f"{what} must have shape (samples, features …), got {x.shape}; use x.reshape(len(x), -1)"
-        )
+        raise DataError(f"{what} must have shape (samples, features …), got {x.shape}; use x.reshape(len(x), -1)")
     if x.size == 0:
-        raise DataError(
-            f"{what} is empty: its shape is {x.shape}; at least one sample and one feature are needed"
-        )
+        raise DataError(f"{what} is empty: its shape is {x.shape}; at least one sample and one feature are needed")
     check_finite(x, what)
 
 
@@ -168,8 +160,7 @@ def _check_labels(y: np.ndarray, n_classes: int, what: str) -> None:
     outside = np.flatnonzero((y < 0) | (y >= n_classes))
     if outside.size:
         raise DataError(
-            f"{what} must lie in 0 … {n_classes - 1}, one number a class, got {y[outside[0]]} at sample "
-            f"{outside[0]}"
+            f"{what} must lie in 0 … {n_classes - 1}, one number a class, got {y[outside[0]]} at sample {outside[0]}"
         )
 
 
@@ -184,8 +175,7 @@ def _check_targets(y: np.ndarray, what: str) -> None:
 def _check_alike(train: np.ndarray, test: np.ndarray, what: str) -> None:
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         raise DataError(
-            f"{what} must agree in everything but the number of samples, got {_describe(train)} and "
-            f"{_describe(test)}"
+            f"{what} must agree in everything but the number of samples, got {_describe(train)} and {_describe(test)}"
         )
 
 

@@ -54,9 +54,7 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> DataFolder | None:
     return folder
 
 
-def missing(
-    name: str, wanted: Iterable[str], folder: DataFolder | None, places: Iterable[Path] = ()
-) -> DataError:
+def missing(name: str, wanted: Iterable[str], folder: DataFolder | None, places: Iterable[Path] = ()) -> DataError:
     """The error for a set whose files were not found: which names were looked for, and where."""
     files = ", ".join(wanted)
     if folder is None:
@@ -88,9 +86,7 @@ def opened(path: Path) -> Iterator[Bytes]:
             else:
                 yield raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} is a broken or truncated gzip file ({error}); fetch or pack it again"
-        ) from error
+        raise DataError(f"{path} is a broken or truncated gzip file ({error}); fetch or pack it again") from error
     except FileNotFoundError as error:
         raise DataError(f"a data file is wanted at {path}, but there is none; check the path") from error
     except IsADirectoryError as error:

@@ -67,9 +67,7 @@ def read_image_set(folder: DataFolder | None, name: str) -> RawData:
         lacking = [f"{stem}[.gz]" for stem in STEMS if stem not in found]
         raise missing(name, lacking, folder, _places(folder, name) if folder else ())
     title, classes = CLASSES[name]
-    parts = [
-        _read_part(found[images], found[labels], len(classes)) for images, labels in (STEMS[:2], STEMS[2:])
-    ]
+    parts = [_read_part(found[images], found[labels], len(classes)) for images, labels in (STEMS[:2], STEMS[2:])]
     train, test = parts
     return RawData(
         train,
@@ -107,9 +105,7 @@ def read_idx(path: Path, n_axes: int) -> UInt8[np.ndarray, "..."]:
         if size == 0:
             raise DataError(f"{path} is empty: its header says {text}")
         if size > largest_content(path, stream):
-            raise DataError(
-                f"{path} cannot hold the {size:,} bytes ({text}) its header promises; fetch it again"
-            )
+            raise DataError(f"{path} cannot hold the {size:,} bytes ({text}) its header promises; fetch it again")
         require_bytes(2 * size, f"reading {path} ({text})", "use a smaller data set")
         content = stream.read(size + 1)
     if len(content) != size:
@@ -127,9 +123,7 @@ def _read_part(image_file: Path, label_file: Path, n_classes: int) -> Part:
         )
     if labels.max() >= n_classes:
         where = int(np.argmax(labels >= n_classes))
-        raise DataError(
-            f"{label_file} must hold labels 0 … {n_classes - 1}, got {labels[where]} at index {where}"
-        )
+        raise DataError(f"{label_file} must hold labels 0 … {n_classes - 1}, got {labels[where]} at index {where}")
     return Part(images[:, None], labels.astype(np.int64))
 
 

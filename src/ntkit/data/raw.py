@@ -87,9 +87,7 @@ def _class_name(value: object) -> str:
 def real_targets(y: Shaped[np.ndarray, "..."], what: str) -> Float[np.ndarray, "n o"]:
     """Numbers to predict as (n, o) float64, checked to be finite."""
     if y.dtype.kind not in "fiub":
-        raise DataError(
-            f"{what} must be numbers for regression, got dtype {y.dtype}; use task='classification'"
-        )
+        raise DataError(f"{what} must be numbers for regression, got dtype {y.dtype}; use task='classification'")
     if y.ndim not in (1, 2):
         raise DataError(f"{what} must have shape (n,) or (n, targets), got {y.shape}")
     targets = y.reshape(len(y), -1).astype(np.float64)

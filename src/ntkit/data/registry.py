@@ -119,9 +119,7 @@ def _read(spec: str, data_dir: str | os.PathLike[str] | None, task: Task | None)
         if not path:
             raise DataError(f"{form}: must be followed by a path, got {spec!r}; write {form}:FILE.{form}")
         if task and stated and task != stated:
-            raise InvalidInput(
-                f"the task is stated twice, {stated!r} in {spec!r} and task={task!r}; state it once"
-            )
+            raise InvalidInput(f"the task is stated twice, {stated!r} in {spec!r} and task={task!r}; state it once")
         return _FORMS[form](Path(path).expanduser(), _task(task or stated))
     if spec not in _NAMED:
         raise _unknown(spec)

@@ -20,8 +20,7 @@ def read_digits() -> RawData:
         Part(bunch.images[:, None], bunch.target.astype(np.int64)),
         None,
         _DIGITS,
-        f"{len(bunch.target):,} real handwritten digits of 8×8 pixels shipped with scikit-learn (UCI "
-        "Optdigits).",
+        f"{len(bunch.target):,} real handwritten digits of 8×8 pixels shipped with scikit-learn (UCI Optdigits).",
         "classification",
         pixel_max=16,
     )

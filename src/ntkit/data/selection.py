@@ -78,9 +78,7 @@ def even_order(
 
 def _keep_classes(raw: RawData, classes: Sequence[int | str], name: str) -> RawData:
     if raw.task != "classification":
-        raise DataError(
-            f"classes can be chosen only where there are classes; {name} is a regression data set"
-        )
+        raise DataError(f"classes can be chosen only where there are classes; {name} is a regression data set")
     if isinstance(classes, str):
         raise InvalidInput(
             f"classes must be a list of names or numbers, got the string {classes!r}; write [{classes!r}]"
@@ -98,9 +96,7 @@ def _keep_classes(raw: RawData, classes: Sequence[int | str], name: str) -> RawD
         return Part(part.x[keep], renumber[part.y[keep]])
 
     test = None if raw.test is None else only(raw.test)
-    return RawData(
-        only(raw.train), test, tuple(raw.classes[k] for k in kept), raw.source, raw.task, raw.pixel_max
-    )
+    return RawData(only(raw.train), test, tuple(raw.classes[k] for k in kept), raw.source, raw.task, raw.pixel_max)
 
 
 def _class_number(label: int | str, names: tuple[str, ...], name: str) -> int:
@@ -125,8 +121,7 @@ def _split(
     least_train, least_test = n_train or 1, n_test or 1
     if least_train + least_test > n:
         raise DataError(
-            f"{name} has {n:,} samples for both parts, got n_train={n_train} and n_test={n_test}; ask for "
-            "fewer"
+            f"{name} has {n:,} samples for both parts, got n_train={n_train} and n_test={n_test}; ask for fewer"
         )
     size = min(max(round(TEST_FRACTION * n), least_test), n - least_train)
     order = rng.permutation(n) if part.y.ndim == 2 else even_order(part.y, rng, proportional=True)
@@ -138,9 +133,7 @@ def _subset(part: Part, n: int | None, what: str, rng: np.random.Generator) -> P
     if n is None:
         return part
     if n > len(part.x):
-        raise DataError(
-            f"there are {len(part.x):,} {what}, got a request for {n:,}; ask for at most {len(part.x):,}"
-        )
+        raise DataError(f"there are {len(part.x):,} {what}, got a request for {n:,}; ask for at most {len(part.x):,}")
     chosen = (rng.permutation(len(part.x)) if part.y.ndim == 2 else even_order(part.y, rng))[:n]
     return Part(part.x[chosen], part.y[chosen])
 

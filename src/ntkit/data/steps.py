@@ -85,8 +85,7 @@ def unit_norm(x: Inputs) -> Fitted:
         norms = np.linalg.norm(flat, axis=1)
         if (norms == 0).any():
             raise DataError(
-                f"unit-norm needs samples that are not zero, got zero at sample {int(np.argmin(norms))}; "
-                "drop it"
+                f"unit-norm needs samples that are not zero, got zero at sample {int(np.argmin(norms))}; drop it"
             )
         return (flat * (np.sqrt(flat.shape[1]) / norms)[:, None]).reshape(z.shape)
 
@@ -135,9 +134,7 @@ def apply_steps(dataset: Dataset, steps: Sequence[str]) -> Dataset:
 
 def _apply(dataset: Dataset, name: str) -> Dataset:
     dtype = dataset.x_train.dtype
-    require_bytes(
-        4 * 8 * (dataset.x_train.size + dataset.x_test.size), f"the step {name!r}", "lower n_train or n_test"
-    )
+    require_bytes(4 * 8 * (dataset.x_train.size + dataset.x_test.size), f"the step {name!r}", "lower n_train or n_test")
     x_train, x_test = (_squarable(x.astype(np.float64), name) for x in (dataset.x_train, dataset.x_test))
     fitted = STEPS[name](x_train)
     return replace(
@@ -190,12 +187,8 @@ def _principal_directions(x: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raise DataError(f"whitening needs training samples that differ, got {n} that are all alike")
     notes = []
     if rank < d:
-        notes.append(
-            f"{rank} of {d} directions kept, the others have negligible variance in training and were dropped"
-        )
+        notes.append(f"{rank} of {d} directions kept, the others have negligible variance in training and were dropped")
     if rank == n - 1:
-        notes.append(
-            f"with {n} training samples in {d} dimensions, whitening puts all of them equally far apart"
-        )
+        notes.append(f"with {n} training samples in {d} dimensions, whitening puts all of them equally far apart")
     kept_directions = directions[kept].T
     return mean, kept_directions, kept_directions / np.sqrt(variance[kept]), "; ".join(notes)

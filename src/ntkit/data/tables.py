@@ -58,9 +58,7 @@ def read_csv(path: Path, task: Task | None = None) -> RawData:
         try:
             columns = _read_columns(stream, path)
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path} must be UTF-8 text, got a byte that is not ({error}); save it as UTF-8"
-            ) from error
+            raise DataError(f"{path} must be UTF-8 text, got a byte that is not ({error}); save it as UTF-8") from error
         except csv.Error as error:
             raise DataError(f"{path} is not a csv file: {error}") from error
     x = np.frombuffer(columns.features).reshape(-1, columns.width - 1).copy()
@@ -120,8 +118,7 @@ def _start(cells: list[str], path: Path) -> _Columns:
 def _append(columns: _Columns, cells: list[str], line: int) -> None:
     if len(cells) != columns.width:
         raise DataError(
-            f"line {line} of {columns.path} must have {columns.width} cells as the first line has, got "
-            f"{len(cells)}"
+            f"line {line} of {columns.path} must have {columns.width} cells as the first line has, got {len(cells)}"
         )
     for column, cell in enumerate(cells[:-1]):
         number = _number(cell)
@@ -133,9 +130,7 @@ def _append(columns: _Columns, cells: list[str], line: int) -> None:
             )
         columns.features.append(number)
     if not cells[-1]:
-        raise DataError(
-            f"{columns.cell(line, columns.width - 1)} must be the target, got nothing; drop the line"
-        )
+        raise DataError(f"{columns.cell(line, columns.width - 1)} must be the target, got nothing; drop the line")
     columns.targets.append(cells[-1])
     columns.lines.append(line)
 
@@ -192,7 +187,5 @@ def _numeric_targets(columns: _Columns, task: Task | None) -> Float[np.ndarray, 
     values = np.array(numbers, dtype=np.float64)
     for row, value in enumerate(numbers):
         if value is not None and not math.isfinite(value):
-            raise DataError(
-                f"{columns.cell(columns.lines[row], last)} must be finite, got {value}; drop the line"
-            )
+            raise DataError(f"{columns.cell(columns.lines[row], last)} must be finite, got {value}; drop the line")
     return values

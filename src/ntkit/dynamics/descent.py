@@ -111,9 +111,7 @@ def _in_modes(problem: Problem, moments: Int64[Tensor, "t"], rate: float, moment
     respond = partial(momentum_response, momentum=momentum) if momentum else descent_response
 
     def outputs_at(steps: Int64[Tensor, "t"]) -> Outputs:
-        return problem.outputs_in_modes(
-            eigenvectors, respond(eigenvalues, steps.to(eigenvalues.device), rate)
-        )
+        return problem.outputs_in_modes(eigenvectors, respond(eigenvalues, steps.to(eigenvalues.device), rate))
 
     train, test = outputs_at(moments)
     overflow = first_overflow(train, test)

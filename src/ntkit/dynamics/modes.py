@@ -52,9 +52,7 @@ def descent_response(eigenvalues: Float64[Tensor, "k"], steps: Int64[Tensor, "t"
     # pow keeps the sign of a negative base exactly: t is a whole number.
     residual = torch.where(small, exponent.exp(), torch.pow(1 - z, t))
     linear = t * (1 - (t - 1) * z / 2)  # the first terms of the binomial series
-    steps_felt = torch.where(
-        (t * z).abs() < 1e-8, linear, torch.where(small, -torch.expm1(exponent), 1 - residual) / z
-    )
+    steps_felt = torch.where((t * z).abs() < 1e-8, linear, torch.where(small, -torch.expm1(exponent), 1 - residual) / z)
     return Response(residual=residual, gain=rate * steps_felt)
 
 

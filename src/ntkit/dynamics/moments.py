@@ -31,15 +31,12 @@ def check_steps(steps: Any) -> Int64[Tensor, "t"]:
     """Step numbers as int64; a whole number T stands for 0, 1, …, T."""
     if isinstance(steps, (int, np.integer)) and not isinstance(steps, bool):
         if not 0 <= steps < _MAX_STEP:
-            raise InvalidInput(
-                f"steps must be a whole number from 0, or an increasing sequence of them, got {steps}"
-            )
+            raise InvalidInput(f"steps must be a whole number from 0, or an increasing sequence of them, got {steps}")
         return torch.arange(int(steps) + 1)
     moments = _vector(steps, "steps")
     if not np.issubdtype(moments.dtype, np.integer):
         raise InvalidInput(
-            "steps must be a whole number or an increasing sequence of whole numbers, got dtype "
-            f"{moments.dtype}"
+            f"steps must be a whole number or an increasing sequence of whole numbers, got dtype {moments.dtype}"
         )
     _check_increasing(moments, "steps")
     if moments[-1] >= _MAX_STEP:
@@ -53,17 +50,13 @@ def _vector(moments: Any, name: str) -> np.ndarray:
         raise InvalidInput(f"{name} must be a sequence or an array, got {type(moments).__name__}")
     vector = np.asarray(listed)
     if vector.ndim != 1 or vector.size == 0:
-        raise InvalidInput(
-            f"{name} must be one increasing sequence with at least one entry, got shape {vector.shape}"
-        )
+        raise InvalidInput(f"{name} must be one increasing sequence with at least one entry, got shape {vector.shape}")
     return vector
 
 
 def _check_increasing(moments: np.ndarray, name: str) -> None:
     if (moments < 0).any():
-        raise InvalidInput(
-            f"{name} must not be negative, got {_first(moments, moments < 0)}; training starts at 0"
-        )
+        raise InvalidInput(f"{name} must not be negative, got {_first(moments, moments < 0)}; training starts at 0")
     falling = moments[1:] <= moments[:-1]
     if falling.any():
         after = int(np.argmax(falling))

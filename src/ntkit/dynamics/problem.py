@@ -50,9 +50,7 @@ class Problem:
             return train, None
         return train, self._shaped(self.test_start - self.test_kernel @ duals)
 
-    def outputs_in_modes(
-        self, eigenvectors: Float[Tensor, "N N"], response: Response
-    ) -> tuple[Tensor, Tensor | None]:
+    def outputs_in_modes(self, eigenvectors: Float[Tensor, "N N"], response: Response) -> tuple[Tensor, Tensor | None]:
         """The same from what each eigenmode has done."""
         coefficients = eigenvectors.T @ self.error
 
@@ -130,9 +128,7 @@ def check_momentum(momentum: float) -> float:
 def check_rate(lr: float) -> float:
     """A learning rate: positive and finite."""
     if not isinstance(lr, Real) or not 0 < lr < math.inf:
-        raise InvalidInput(
-            f"lr must be a positive finite number, got {lr!r}; see ntkit.dynamics.max_learning_rate(K)"
-        )
+        raise InvalidInput(f"lr must be a positive finite number, got {lr!r}; see ntkit.dynamics.max_learning_rate(K)")
     return float(lr)
 
 
@@ -142,17 +138,13 @@ def _count_outputs(target: Tensor, n: int, o: int | None) -> int:
     outputs = shape[1] if target.ndim == 2 else 1
     if target.ndim not in (1, 2) or shape[0] != n or outputs != (o or outputs) or outputs == 0:
         wanted = f"({n},) or ({n}, outputs)" if o is None else f"({n}, {o})"
-        raise InvalidInput(
-            f"y must have shape {wanted}, one row for each of K's {n} training points, got {shape}"
-        )
+        raise InvalidInput(f"y must have shape {wanted}, one row for each of K's {n} training points, got {shape}")
     return outputs
 
 
 def _check_partners(f0: Any, K_test: Any, f0_test: Any) -> None:
     if f0_test is not None and K_test is None:
-        raise InvalidInput(
-            "f0_test was given without K_test, the kernel of test with training points; give both"
-        )
+        raise InvalidInput("f0_test was given without K_test, the kernel of test with training points; give both")
     if f0 is not None and K_test is not None and f0_test is None:
         raise InvalidInput(
             "f0 was given but f0_test was not: the test points start from a network too; pass its outputs on "
@@ -172,8 +164,7 @@ def _start(outputs: Any, name: str, wanted: tuple[int, ...]) -> Tensor:
     tensor = to_tensor(outputs, name).detach().double()
     if tuple(tensor.shape) != wanted:
         raise InvalidInput(
-            f"{name}, the outputs before training, must have shape {wanted}, one row a point, got "
-            f"{tuple(tensor.shape)}"
+            f"{name}, the outputs before training, must have shape {wanted}, one row a point, got {tuple(tensor.shape)}"
         )
     return tensor
 

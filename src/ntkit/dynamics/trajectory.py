@@ -60,9 +60,7 @@ class Trajectory:
                 overflows.
         """
         if self.test is None:
-            raise InvalidInput(
-                "test_loss() needs test points, but this trajectory was computed without K_test"
-            )
+            raise InvalidInput("test_loss() needs test points, but this trajectory was computed without K_test")
         return self._loss(self.test, y_test, "y_test")
 
     def _loss(self, outputs: Array, y: Array, name: str) -> Array:
@@ -86,6 +84,5 @@ class Trajectory:
             first = int((~finite).to(torch.int8).argmax())
             moment = moments[first] if moments is not None else first
             raise InvalidInput(
-                f"the loss overflows {losses.dtype} at {label} {moment:g}; stop earlier, or use a smaller "
-                "learning rate"
+                f"the loss overflows {losses.dtype} at {label} {moment:g}; stop earlier, or use a smaller learning rate"
             )

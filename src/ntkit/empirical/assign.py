@@ -1,10 +1,11 @@
-"""Which route each parameter takes, and the proof: every shortcut must reproduce autograd's gradient on a few samples.
+"""Which route each parameter takes, and the proof: a shortcut must reproduce autograd's gradient.
 
-A layer rule covers a parameter only if every way from the parameter to the output goes through captured calls,
-batched on axis 0. Tied weights, `F.linear(x, self.fc.weight)`, a subclass with another forward and sequence-first
-data break this. So autograd takes the gradient of a random functional of *half* of the samples, and the rule takes
-it from that half's rows. Equal: the parameter's route is "layer". Not equal: the generic route, slower and always
-exact; and there, torch.vmap is used if it gives that same gradient, else one sample is run at a time.
+A layer rule covers a parameter only if every way from the parameter to the output goes through captured
+calls, batched on axis 0. Tied weights, `F.linear(x, self.fc.weight)`, a subclass with another forward and
+sequence-first data break this. So autograd takes the gradient of a random functional of *half* of the
+samples, and the rule takes it from that half's rows. Equal: the parameter's route is "layer". Not equal: the
+generic route, slower and always exact; and there, torch.vmap is used if it gives that same gradient, else one
+sample is run at a time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from ntkit.empirical.capture import Layer, LayerCall, capture, find_layers
 from ntkit.empirical.costs import LayerSizes
-from ntkit.empirical.independence import check_alone, require_eval_layers
-from ntkit.empirical.inputs import batch_size, take
+from ntkit.empirical.independence import (
+    require_eval_layers,
+    require_same,
+    run_alone,
+    running_the_model,
+)
+from ntkit.empirical.inputs import take
 from ntkit.empirical.layer_rules import output_factor
 from ntkit.empirical.network import Network
 from ntkit.empirical.routes import GenericRoute
@@ -64,13 +69,16 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
         excluded: parameters known not to follow their layer's rule.
 
     Raises:
-        InvalidInput: the model mixes samples, draws random numbers, is not connected to any selected parameter,
-            or holds a parameter in a place that `torch.func` cannot reach.
+        InvalidInput: the model mixes samples, draws random numbers, is not connected to any selected
+            parameter, or holds a parameter in a place that `torch.func` cannot reach.
     """
     require_eval_layers(network.model)
-    saved_bytes = check_alone(network, probe)
     candidates = find_layers(network)
-    evidence = _gather(network, probe, candidates)
+    with running_the_model():
+        alone, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
+        out, calls = capture(network, probe, candidates)
+    require_same(alone, out.detach())
+    evidence = _gather(network, out, calls)
     unused = [name for name, g in evidence.at_parameters.items() if g is None and name not in excluded]
     if len(unused) == len(network.selected):
         raise _disconnected(network)
@@ -92,20 +100,16 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
     return Assignment(layers, generic, unused, sizes, len(evidence.functional), saved_bytes, vmapped)
 
 
-def _gather(network: Network, probe: Any, candidates: list[Layer]) -> _Evidence:
-    out, calls = capture(network, probe, candidates)
+def _gather(network: Network, out: Float[Tensor, "n o"], calls: list[LayerCall]) -> _Evidence:
     if not out.requires_grad:
         raise _disconnected(network)
-    n = batch_size(probe)
+    n = out.shape[0]
     half = (n + 1) // 2
     generator = torch.Generator().manual_seed(0)
     functional = torch.randn(out.shape[1], generator=generator, dtype=out.dtype).to(out.device)
     value = (out[:half] @ functional).sum()
     _check_reach(network, value)
-    inputs: Sequence[Tensor | GradientEdge] = [
-        *(call.edge for call in calls),
-        *(network.standins[name] for name in network.selected),
-    ]
+    inputs = [*(call.edge for call in calls), *network.edges(network.selected)]
     gradients = torch.autograd.grad([value], inputs, allow_unused=True)
     at_calls = [(call, g) for call, g in zip(calls, gradients, strict=False) if g is not None]
     at_parameters = dict(zip(network.selected, gradients[len(calls) :], strict=True))
@@ -115,8 +119,8 @@ def _gather(network: Network, probe: Any, candidates: list[Layer]) -> _Evidence:
 def _reproduces(evidence: _Evidence, name: str, short: str, calls: list[tuple[LayerCall, Tensor]]) -> bool:
     """Whether Σ g ⊗ a over the first half's rows is the gradient, both seen through a random projection.
 
-    The projection, along the columns of a, saves an array of the parameter's size; it is zero for no error but
-    one orthogonal to it.
+    The projection, along the columns of a, saves an array of the parameter's size; it is zero for no error
+    but one orthogonal to it.
     """
     gradient = evidence.at_parameters[name]
     if gradient is None or not calls:

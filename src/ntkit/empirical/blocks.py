@@ -1,4 +1,4 @@
-"""A route's part of the kernel, block by block: derivatives of some samples and outputs, their pairs in tiles."""
+"""A route's part of the kernel, block by block: derivatives of some samples, their pairs in tiles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class _Unit(NamedTuple):
 def add_gram(result: Tensor, route: Route, work: Work, o: int, x1: Any, x2: Any, outputs: Outputs) -> None:
     """Add a route's part of the kernel to `result`, (n, m, ...) in the layout of `outputs`.
 
-    With x2 = None only blocks on and above the diagonal are computed, and mirrored: an exactly symmetric result.
+    With x2 = None only blocks on and above the diagonal are computed, and mirrored: an exactly symmetric
+    result.
 
     Args:
         result: what is added to.

@@ -1,7 +1,7 @@
-"""One forward pass in which every call of chosen layers leaves its input factors and a way to its output gradient.
+"""A forward pass in which calls of chosen layers leave their input factors and a way to their output gradients.
 
-A call's output is remembered as a gradient edge, its place in the autograd graph, and not as a tensor: an activation
-that then works in place (nn.ReLU(inplace=True)) changes the tensor, but not that place.
+A call's output is remembered as a gradient edge, its place in the autograd graph, and not as a tensor: an
+activation that then works in place (nn.ReLU(inplace=True)) changes the tensor, but not that place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from ntkit.empirical.layer_rules import has_rule, input_factors
+from ntkit.empirical.layer_rules import has_rule, input_factors, output_factor
 from ntkit.empirical.network import Network
 
 
@@ -33,10 +33,11 @@ class LayerCall:
 
     layer: Layer
     factors: dict[str, Float[Tensor, "_ t _"]]
+    width: int  # columns of its output gradient's rows
     edge: GradientEdge
 
 
-class Reassign(Exception):  # noqa: N818  # no error of the caller: the kernel starts again with the names excluded
+class Reassign(Exception):  # no error of the caller: the engine starts again without rules for the names
     """Parameters behaved on a later block otherwise than on the samples they were proved on."""
 
     def __init__(self, names: Sequence[str]):
@@ -60,14 +61,11 @@ def find_layers(network: Network) -> list[Layer]:
     return list(found.values())
 
 
-def capture(
-    network: Network, x: Any, layers: Sequence[Layer]
-) -> tuple[Float[Tensor, "n o"], list[LayerCall]]:
+def capture(network: Network, x: Any, layers: Sequence[Layer]) -> tuple[Float[Tensor, "n o"], list[LayerCall]]:
     """The outputs of a batch, and what every call of the layers left, in the order of the calls."""
     calls: list[LayerCall] = []
     handles = [
-        layer.module.register_forward_hook(_recorder(layer, calls), prepend=True, with_kwargs=True)
-        for layer in layers
+        layer.module.register_forward_hook(_recorder(layer, calls), prepend=True, with_kwargs=True) for layer in layers
     ]
     try:
         return network(x), calls
@@ -81,14 +79,12 @@ def _recorder(layer: Layer, calls: list[LayerCall]) -> Callable[..., Tensor | No
         x = args[0] if args else next(iter(kwargs.values()))
         if not output.requires_grad or x.dim() < 2:
             return None  # under no_grad, or without batch axis; where it matters the proof finds it missing
-        if (
-            output.dim() > 2
-        ):  # over positions torch returns a view, whose place in the graph an in-place op replaces
+        if output.dim() > 2:  # over positions torch returns a view, whose place in the graph an in-place op replaces
             output = output.clone()
         factors = input_factors(module, x)
-        calls.append(
-            LayerCall(layer, {short: factors[short] for short in layer.parameters}, get_gradient_edge(output))
-        )
+        own = {short: factors[short] for short in layer.parameters}
+        width = output_factor(module, output.detach()).shape[-1]
+        calls.append(LayerCall(layer, own, width, get_gradient_edge(output)))
         return output
 
     return record

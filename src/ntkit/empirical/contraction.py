@@ -1,8 +1,8 @@
 """Products of derivatives: blocks of the kernel from what the routes give.
 
 Σ over parameters of ∂f_o(x)/∂θ · ∂f_o'(x')/∂θ, from explicit rows (Jacobian) or, for a layer with
-∂f/∂W = Σ_t g_t ⊗ a_t, from its factors: Σ_{t,s} ⟨a_t, a'_s⟩ ⟨g_t, g'_s⟩, where no array has the parameters' size.
-Every function takes leading batch axes, written *b; t and s are positions.
+∂f/∂W = Σ_t g_t ⊗ a_t, from its factors: Σ_{t,s} ⟨a_t, a'_s⟩ ⟨g_t, g'_s⟩, where no array has the parameters'
+size. Every function takes leading batch axes, written *b; t and s are positions.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def _from_factors(one: Factored, two: Factored, outputs: Outputs) -> Tensor:
         return torch.stack(rows, dim=-2)
     if outputs == "diagonal":
         each = range(one.g.shape[-2])
-        return torch.cat(
-            [_position_sum(gram, one.g[..., o, :], two.g[..., o : o + 1, :]) for o in each], dim=-1
-        )
+        return torch.cat([_position_sum(gram, one.g[..., o, :], two.g[..., o : o + 1, :]) for o in each], dim=-1)
     return _position_sum(gram, one.g.flatten(-2), two.g.flatten(-2).unsqueeze(-2)).squeeze(-1)
 
 

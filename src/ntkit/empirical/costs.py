@@ -1,8 +1,8 @@
 """What a kernel costs: which contraction is cheaper, how many samples fit, and the plan a person can read.
 
 Two exact contractions for a layer with rows a (t, d) and output gradients g (t, o, q), over pairs of samples:
-"gram" multiplies factors position by position, t²(d + o'q) a pair; "gradient" first forms the per-sample gradients
-(o, q, d), then multiplies them, o'qd a pair. o' is o² for "full" outputs and o otherwise.
+"gram" multiplies factors position by position, t²(d + o'q) a pair; "gradient" first forms the per-sample
+gradients (o, q, d), then multiplies them, o'qd a pair. o' is o² for "full" outputs and o otherwise.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from ntkit.errors import MemoryLimitExceeded
 
 Contraction: TypeAlias = Literal["gram", "gradient"]
 
-_TILE_ROWS = (
-    512  # pairs are multiplied in tiles of about this many rows: large products, yet k(x, x) saves near half
-)
+_TILE_ROWS = 512  # pairs are multiplied in tiles of about this many rows: large products, yet k(x, x) saves near half
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class LayerSizes:
 
 @dataclass(frozen=True)
 class Work:
-    """How a route is cut: `block` samples' derivatives held at once, of `chunk` outputs, `tile`² pairs multiplied."""
+    """`block` samples' derivatives of `chunk` outputs are held at once, `tile`² pairs of them multiplied."""
 
     block: int
     chunk: int
@@ -88,10 +86,7 @@ class Plan:
         head = ("parameter", "shape", "route", "contraction", "GFLOP", "block", "memory")
         rows = [head, *(p.cells() for p in self.parameters)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         title = (
             f'NTK of {self.samples} samples, {self.n_outputs} output(s), outputs="{self.outputs}": '
             f"{self.flops / 1e9:.3g} GFLOP, result {human_bytes(float(self.result_bytes))}"
@@ -104,9 +99,7 @@ def output_pairs(o: int, outputs: Outputs) -> int:
     return o * o if outputs == "full" else o
 
 
-def contraction_flops(
-    kind: Contraction, size: LayerSizes, o: int, outputs: Outputs, samples: int, pairs: int
-) -> int:
+def contraction_flops(kind: Contraction, size: LayerSizes, o: int, outputs: Outputs, samples: int, pairs: int) -> int:
     """Multiplications and additions of a layer's contraction, forming per-sample gradients included."""
     t, d, q = size.t, size.d, size.q
     o_pairs = output_pairs(o, outputs)
@@ -127,7 +120,7 @@ def layer_numbers(kind: Contraction, size: LayerSizes, o: int) -> int:
 
 
 def pair_numbers(kind: Contraction, size: LayerSizes, o: int, outputs: Outputs) -> int:
-    """How many numbers are needed at once to multiply one pair of samples, the product of the pair included."""
+    """How many numbers are needed at once to multiply one pair of samples, their product included."""
     columns = o if outputs == "full" else 1
     held = size.t * size.t * (1 + columns) if kind == "gram" else 0
     return held + 3 * result_numbers(o, outputs)
@@ -150,7 +143,8 @@ def cut(
     Args:
         samples: of the larger side.
         o: number of outputs.
-        sample_bytes: for a number of outputs at once, what one sample needs (both sides of the kernel counted).
+        sample_bytes: for a number of outputs at once, what one sample needs (both sides of the kernel
+            counted).
         pair_bytes: the same for one pair of samples.
         budget: bytes.
 
@@ -168,7 +162,7 @@ def cut(
         chunk = (chunk + 1) // 2
     needed = max(4 * sample_bytes(1) // 3, 4 * pair_bytes(1))
     raise MemoryLimitExceeded(
-        f"the derivatives of one output at one sample need {human_bytes(float(needed))} of working memory, but "
-        f"{human_bytes(float(max(0, budget)))} are left beside the result; raise memory_limit, or select fewer "
-        "parameters with parameters=[...]"
+        f"the derivatives of one output at one sample need {human_bytes(float(needed))} of working memory, "
+        f"but {human_bytes(float(max(0, budget)))} are left beside the result; raise memory_limit, or select "
+        "fewer parameters with parameters=[...]"
     )

@@ -1,4 +1,4 @@
-"""From admitted samples to a kernel: prove routes on a few samples, check sizes, run the routes one after the other."""
+"""From admitted samples to a kernel: prove routes on a few samples, check sizes, run the routes."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ class Engine:
         return samples + {"full": (o, o), "diagonal": (o,)}.get(self.outputs, ())
 
     def _zeros(self, assignment: Assignment, samples: tuple[int, ...]) -> Tensor:
-        return torch.zeros(
-            self._shape(assignment, samples), dtype=self.network.dtype, device=self.network.device
-        )
+        return torch.zeros(self._shape(assignment, samples), dtype=self.network.dtype, device=self.network.device)
 
     def _budget(self, assignment: Assignment, samples: tuple[int, ...]) -> int:
         """Bytes left for intermediates once the result, whose size is checked here, is allocated."""

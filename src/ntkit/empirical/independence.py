@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ntkit.empirical.inputs import take
 from ntkit.empirical.network import Network
 from ntkit.errors import InvalidInput
 
 
 def require_eval_layers(model: nn.Module) -> None:
-    """Raise `InvalidInput` for a layer that is in training mode and then random or mixing samples."""
+    """Raise `InvalidInput` for a layer that, in its present mode, is random or mixes samples."""
     for path, module in model.named_modules():
-        mixes = isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            module.training or module.running_mean is None
-        )
-        draws = isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0
-        if mixes or draws:
-            why = "its statistics mix the samples of a batch" if mixes else "it draws random numbers"
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        name = f"{path or 'the model'} ({type(module).__name__})"
+        if batch_norm and not module.training and module.running_mean is None:
             raise InvalidInput(
-                f"samples must be treated independently, but with {path or 'the model'} ({type(module).__name__}) "
-                f"in training mode {why}; call model.eval() first"
+                f"samples must be treated independently, but {name} keeps no running statistics and mixes the "
+                "samples of a batch; build it with track_running_stats=True, or use another normalisation"
+            )
+        if module.training and (batch_norm or (dropout and module.p > 0)):
+            why = "its statistics mix the samples of a batch" if batch_norm else "it draws random numbers"
+            raise InvalidInput(
+                f"samples must be treated independently, but with {name} in training mode {why}; "
+                "call model.eval() first"
             )
 
 
-def check_alone(network: Network, probe: Any) -> int:
-    """Raise `InvalidInput` unless the first sample keeps its output when alone.
-
-    Args:
-        network: the model.
-        probe: a few samples.
-
-    Returns:
-        The bytes autograd saves of one sample's forward pass, parameters not counted.
-    """
-    try:
-        together = network(probe).detach()
-        alone, saved_bytes = _alone(network, take(probe, slice(0, 1)))
-    except InvalidInput:
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InvalidInput(f"the model cannot be run on samples of this form: {error}") from error
-    bound = 1e-3 if network.dtype == torch.float32 else 1e-7
-    scale = float(together.abs().max())
-    if alone.shape[1] != together.shape[1] or not torch.allclose(
-        alone[0], together[0], rtol=0, atol=bound * scale
-    ):
-        raise InvalidInput(
-            "samples must be treated independently, but the model gives the first sample another output alone than "
-            "in a batch (batch statistics, dropout or other randomness); call model.eval() first"
-        )
-    return saved_bytes
-
-
-def _alone(network: Network, sample: Any) -> tuple[Tensor, int]:
+def run_alone(network: Network, sample: Any) -> tuple[Float[Tensor, "1 o"], int]:
+    """The outputs of one sample, and the bytes autograd saves of its forward pass, parameters not counted."""
     saved: dict[int, int] = {}
     own = {p.data_ptr() for p in network.standins.values()}
 
@@ -69,3 +47,25 @@ def _alone(network: Network, sample: Any) -> tuple[Tensor, int]:
     with saved_tensors_hooks(count, lambda tensor: tensor):
         out = network(sample).detach()
     return out, sum(saved.values())
+
+
+def require_same(alone: Float[Tensor, "1 o"], together: Float[Tensor, "n _"]) -> None:
+    """Raise `InvalidInput` unless the first sample has the same output alone and in a batch."""
+    bound = 1e-3 if together.dtype == torch.float32 else 1e-7  # products of other shapes round otherwise
+    near = bound * float(together.abs().max())
+    if alone.shape[1:] != together.shape[1:] or not torch.allclose(alone[0], together[0], rtol=0, atol=near):
+        raise InvalidInput(
+            "samples must be treated independently, but the model gives the first sample another output alone "
+            "than in a batch (batch statistics, dropout or other randomness); call model.eval() first"
+        )
+
+
+@contextmanager
+def running_the_model() -> Iterator[None]:
+    """What the model raises on samples it was not made for becomes an `InvalidInput`."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InvalidInput(f"the model cannot be run on samples of this form: {error}") from error

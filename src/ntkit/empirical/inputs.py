@@ -25,7 +25,7 @@ def leaves(x: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def map_leaves(function: Callable[..., Any], x: Any, *others: Any) -> Any:
-    """The structure of `x` with `function` applied to its leaves, and to those of `others` at the same place."""
+    """The structure of `x` with `function` applied to its leaves, and to the leaves of `others` there."""
     if isinstance(x, tuple):
         return tuple(map_leaves(function, *parts) for parts in zip(x, *others, strict=True))
     if isinstance(x, dict):
@@ -64,7 +64,8 @@ def admit(x: Any, name: str, dtype: torch.dtype, device: torch.device, embeds: b
         embeds: whether the model has an embedding, so that integers make sense.
 
     Raises:
-        InvalidInput: any leaf is otherwise, or the leaves disagree on the number of samples, or there are none.
+        InvalidInput: any leaf is otherwise, or the leaves disagree on the number of samples, or there are
+            none.
     """
     sizes: dict[str, int] = {}
     for leaf_name, leaf in leaves(x, name):
@@ -73,9 +74,7 @@ def admit(x: Any, name: str, dtype: torch.dtype, device: torch.device, embeds: b
     if not sizes:
         raise InvalidInput(f"{name} must hold at least one array, got an empty {type(x).__name__}")
     if len(set(sizes.values())) > 1:
-        raise InvalidInput(
-            f"every leaf of {name} must hold the same number of samples on axis 0, got {sizes}"
-        )
+        raise InvalidInput(f"every leaf of {name} must hold the same number of samples on axis 0, got {sizes}")
     if 0 in sizes.values():
         raise InvalidInput(f"{name} must hold at least one sample, got an empty batch")
     return map_leaves(lambda leaf: _as_tensor(leaf).detach().to(device), x)
@@ -108,8 +107,8 @@ def _admit_leaf(leaf: Any, name: str, dtype: torch.dtype, device: torch.device, 
             )
     elif not embeds:
         raise InvalidInput(
-            f"{name} must be floating point, got {tensor.dtype}: only a model with an nn.Embedding takes integers; "
-            f"convert it to {dtype}"
+            f"{name} must be floating point, got {tensor.dtype}: only a model with an nn.Embedding takes "
+            f"integers; convert it to {dtype}"
         )
     if isinstance(leaf, Tensor) and leaf.device != device:
         raise InvalidInput(

@@ -29,19 +29,22 @@ class EmpiricalKernel:
         outputs: "full" every pair of outputs, "diagonal" equal outputs, "trace" their sum, "mean" trace / O.
         parameters: names or glob patterns of the parameters θ; default all that require grad.
         forward: f(model, x) -> (n, O), for a model that is not called as model(x), model(*x) or model(**x).
-        memory_limit: bytes for result and intermediates together; default: half of what is free beside the result.
+        memory_limit: bytes for result and intermediates together, one gradient of the model not counted;
+            default: half of what is free beside the result.
 
     Raises:
         InvalidInput: an unknown `outputs`, a pattern without match, a model without parameters.
 
     Example:
+        >>> import torch
         >>> model = torch.nn.Linear(3, 2)
         >>> EmpiricalKernel(model, outputs="mean").ntk(torch.eye(3))
         tensor([[2., 1., 1.],
                 [1., 2., 1.],
                 [1., 1., 2.]])
 
-    Reference: Jacot, Gabriel & Hongler 2018; the contraction by layer: Novak, Sohl-Dickstein & Schoenholz 2022.
+    Reference: Jacot, Gabriel & Hongler 2018; the contraction by layer: Novak, Sohl-Dickstein & Schoenholz
+    2022.
     """
 
     def __init__(
@@ -56,9 +59,7 @@ class EmpiricalKernel:
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
         if outputs not in get_args(Outputs):
-            raise InvalidInput(
-                f"outputs must be one of {', '.join(map(repr, get_args(Outputs)))}, got {outputs!r}"
-            )
+            raise InvalidInput(f"outputs must be one of {', '.join(map(repr, get_args(Outputs)))}, got {outputs!r}")
         if memory_limit is not None and memory_limit <= 0:
             raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
         Network(model, parameters, forward)  # what is wrong with the model or the patterns is said now
@@ -69,7 +70,8 @@ class EmpiricalKernel:
         self.memory_limit = memory_limit
 
     def __repr__(self) -> str:
-        return f"EmpiricalKernel({type(self.model).__name__}, outputs={self.outputs!r}, parameters={self.parameters!r})"
+        options = f"outputs={self.outputs!r}, parameters={self.parameters!r}"
+        return f"EmpiricalKernel({type(self.model).__name__}, {options})"
 
     def ntk(self, x1: Inputs, x2: Inputs | None = None) -> Float[Array, "n m *o"]:
         """The kernel k(x1_n, x2_m); exactly symmetric where x2 is None.
@@ -82,12 +84,14 @@ class EmpiricalKernel:
             (n, m, O, O) "full", (n, m, O) "diagonal", (n, m) "trace" and "mean"; numpy where x1 is numpy.
 
         Raises:
-            InvalidInput: empty, not finite, of another dtype or device than the model, x1 and x2 of different form;
-                a model that mixes samples, is random, or gives values that are not finite.
+            InvalidInput: empty, not finite, of another dtype or device than the model, x1 and x2 of different
+                form; a model that mixes samples, is random, or gives values that are not finite.
             MemoryLimitExceeded: the result, or the derivatives of one sample, exceed the memory limit.
 
         Example:
-            >>> EmpiricalKernel(torch.nn.Linear(3, 2), outputs="trace").ntk(torch.ones(2, 3), torch.ones(1, 3))
+            >>> import torch
+            >>> kernel = EmpiricalKernel(torch.nn.Linear(3, 2), outputs="trace")
+            >>> kernel.ntk(torch.ones(2, 3), torch.ones(1, 3))
             tensor([[8.],
                     [8.]])
         """
@@ -113,6 +117,7 @@ class EmpiricalKernel:
             MemoryLimitExceeded: as for `ntk`.
 
         Example:
+            >>> import torch
             >>> EmpiricalKernel(torch.nn.Linear(3, 2), outputs="trace").diagonal(torch.ones(2, 3))
             tensor([8., 8.])
         """
@@ -121,7 +126,7 @@ class EmpiricalKernel:
             return like(engine.diagonal(self._admit(engine, x, "x")), first_leaf(x))
 
     def plan(self, x: Inputs) -> Plan:
-        """How `ntk(x)` will be computed: the route, cost and block size of every parameter. Prints as a table.
+        """How `ntk(x)` will be computed: route, cost and block size of every parameter. Prints as a table.
 
         Args:
             x: (n, ...) samples as the model takes them.
@@ -134,6 +139,7 @@ class EmpiricalKernel:
             MemoryLimitExceeded: as for `ntk`.
 
         Example:
+            >>> import torch
             >>> [p.route for p in EmpiricalKernel(torch.nn.Linear(3, 2)).plan(torch.ones(2, 3)).parameters]
             ['layer', 'layer']
         """
@@ -164,9 +170,11 @@ def empirical_ntk(
         model: any torch module in float32 or float64 that treats samples independently.
         x1: (n, ...) samples as the model takes them: a tensor, or a tuple or dict of them.
         x2: (m, ...) samples of the same form; None means x1.
-        outputs: "full" (n, m, O, O), "diagonal" (n, m, O), "trace" (n, m) the sum over outputs, "mean" trace / O.
+        outputs: "full" (n, m, O, O), "diagonal" (n, m, O), "trace" (n, m) the sum over outputs, "mean" trace
+            / O.
         parameters: names or glob patterns; default all that require grad.
-        memory_limit: bytes for result and intermediates together; default: half of what is free beside the result.
+        memory_limit: bytes for result and intermediates together, one gradient of the model not counted;
+            default: half of what is free beside the result.
 
     Returns:
         The kernel, numpy where x1 is numpy.
@@ -176,6 +184,7 @@ def empirical_ntk(
         MemoryLimitExceeded: the result, or the derivatives of one sample, exceed the memory limit.
 
     Example:
+        >>> import torch
         >>> empirical_ntk(torch.nn.Linear(3, 1), torch.eye(2, 3), outputs="trace")
         tensor([[2., 1.],
                 [1., 2.]])

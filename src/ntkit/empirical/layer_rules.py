@@ -1,8 +1,9 @@
-"""What is known of each layer family: ∂f/∂W = Σ_t g_t ⊗ a_t, with a_t from the layer's input, g_t = ∂f/∂(its output).
+"""What is known of each layer family: ∂f/∂W = Σ_t g_t ⊗ a_t, a_t from its input, g_t the gradient of its output.
 
-One family is one pair of registrations: `input_factors` gives, for each parameter, the rows a_t (scales included),
-`output_factor` brings g to rows. A type without a registration has no rule, and its parameters take the generic
-route. A subclass inherits its family's rule; if its forward does something else, the proof in `assign.py` notices.
+One family is one pair of registrations: `input_factors` gives, for each parameter, the rows a_t (scales
+included), `output_factor` brings g to rows. A type without a registration has no rule, and its parameters
+take the generic route. A subclass inherits its family's rule; if its forward does something else, the proof
+in `assign.py` notices.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def input_factors(layer: nn.Module, x: Tensor) -> dict[str, Float[Tensor, "n t _
 
 @singledispatch
 def output_factor(layer: nn.Module, g: Tensor) -> Float[Tensor, "n t _"]:
-    """The gradient with respect to the layer's output as rows g_t; by default features stand on the last axis."""
+    """The gradient with respect to the layer's output as rows g_t; by default features are on the last axis."""
     return _rows(g)
 
 

@@ -1,7 +1,8 @@
 """A model as a pure function of its parameters and inputs: what both routes differentiate.
 
-Derivatives are taken at detached stand-ins of the parameters (sharing their memory), swapped in for the time of a
-call, so that the model's own parameters, `.grad` fields, `requires_grad` flags and buffers stay as they were.
+Derivatives are taken at detached stand-ins of the parameters (sharing their memory), swapped in for the time
+of a call, so that the model's own parameters, `.grad` fields, `requires_grad` flags and buffers stay as they
+were.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntkit._arrays import check_finite
 from ntkit.empirical.inputs import batch_size, map_leaves
@@ -58,14 +60,16 @@ class Network:
         self.own = dict(model.named_parameters())  # a tied parameter once, under its first name
         self.selected = select_parameters(model, parameters)
         self.dtype, self.device = _one_kind(self.own)
-        self.standins = {
-            name: p.detach().requires_grad_(name in self.selected) for name, p in self.own.items()
-        }
+        self.standins = {name: p.detach().requires_grad_(name in self.selected) for name, p in self.own.items()}
         self.embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
         self._call = _Call(model, forward)
 
+    def edges(self, names: Sequence[str]) -> list[GradientEdge]:
+        """Where stand-ins enter the autograd graph."""
+        return [get_gradient_edge(self.standins[name]) for name in names]
+
     def __call__(self, x: Any) -> Float[Tensor, "n o"]:
-        """The outputs of a batch, with a graph to the stand-ins; (n,) counts as one output, more axes are flattened.
+        """The outputs of a batch, with a graph to the stand-ins; (n,) is one output, more axes are flattened.
 
         Raises:
             InvalidInput: the model gives something else, or values that are not finite.
@@ -79,13 +83,13 @@ class Network:
             )
         if out.dtype != self.dtype:
             raise InvalidInput(
-                f"the model must compute in its parameters' dtype {self.dtype}, got an output of {out.dtype}; "
-                "leave out autocast and casts"
+                f"the model must compute in its parameters' dtype {self.dtype}, got an output "
+                f"of {out.dtype}; leave out autocast and casts"
             )
         if out.dim() == 0 or out.shape[0] != n or out.numel() == 0:
             raise InvalidInput(
-                f"the model must give one row a sample, (n, outputs) with n = {n}, got shape {tuple(out.shape)}; "
-                "inputs and outputs are batched on axis 0, anything else goes through forward="
+                f"the model must give one row a sample, (n, outputs) with n = {n}, got shape "
+                f"{tuple(out.shape)}; inputs and outputs are batched on axis 0, anything else goes through forward="
             )
         check_finite(out.detach(), "the model's output")
         return out.reshape(n, -1)
@@ -112,7 +116,8 @@ def derivatives() -> Iterator[None]:
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> list[str]:
     """The names of the parameters that enter the kernel, in the model's order.
 
-    A name or pattern counts whether or not the parameter requires grad; an alias of a tied parameter selects it.
+    A name or pattern counts whether or not the parameter requires grad; an alias of a tied parameter selects
+    it.
     """
     own = dict(model.named_parameters())
     if not own:
@@ -133,9 +138,7 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
     for pattern in patterns:
         matches = {id(p) for name, p in aliases if fnmatchcase(name, pattern)}
         if not matches:
-            raise InvalidInput(
-                f"parameters: {pattern!r} matches none of the model's parameters, {', '.join(own)}"
-            )
+            raise InvalidInput(f"parameters: {pattern!r} matches none of the model's parameters, {', '.join(own)}")
         chosen |= matches
     return [name for name, p in own.items() if id(p) in chosen]
 
@@ -152,7 +155,5 @@ def _one_kind(parameters: dict[str, nn.Parameter]) -> tuple[torch.dtype, torch.d
         )
     dtype, device = next(iter(kinds))
     if dtype not in (torch.float32, torch.float64):
-        raise InvalidInput(
-            f"the model must be float32 or float64, got {dtype}; convert it with model.double()"
-        )
+        raise InvalidInput(f"the model must be float32 or float64, got {dtype}; convert it with model.double()")
     return dtype, device

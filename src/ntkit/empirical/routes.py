@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from ntkit.empirical.capture import Layer, LayerCall, Reassign, capture
 from ntkit.empirical.contraction import Factored, Features, Jacobian
@@ -26,7 +25,7 @@ class Route(ABC):
 
     @abstractmethod
     def features(self, x: Any, outs: range) -> Features:
-        """The derivatives of the outputs `outs` at every sample of the batch x, one entry a group of parameters."""
+        """The derivatives of the outputs `outs` at every sample of x, one entry a group of parameters."""
 
 
 @dataclass(frozen=True)
@@ -49,46 +48,39 @@ class LayerRoute(Route):
         """See `Route`.
 
         Raises:
-            Reassign: a layer saw something else than the batch, or an unused parameter is used, as in a model that
-                sends samples different ways.
+            Reassign: a layer saw something else than the batch, or an unused parameter is used, as in a model
+                that sends samples different ways.
         """
         n = batch_size(x)
         out, calls = capture(self.network, x, self.layers)
-        edges = [call.edge for call in calls]
-        watched = [self.network.standins[name] for name in self.unused]
+        inputs = [*(call.edge for call in calls), *self.network.edges(self.unused)]
         gradients: list[Tensor | None] = [None] * len(calls)
         for k, o in enumerate(outs):  # samples are independent, so the sum over the batch keeps them apart
-            inputs: Sequence[Tensor | GradientEdge] = [*edges, *watched]
-            grads = torch.autograd.grad(
-                [out[:, o].sum()], inputs, retain_graph=o != outs[-1], allow_unused=True
-            )
-            used = [name for name, g in zip(self.unused, grads[len(edges) :], strict=True) if g is not None]
+            value = out[:, o].sum()
+            grads = torch.autograd.grad([value], inputs, retain_graph=o != outs[-1], allow_unused=True)
+            used = [name for name, g in zip(self.unused, grads[len(calls) :], strict=True) if g is not None]
             if used:
                 raise Reassign(used)
             for i, call in enumerate(calls):
                 gradients[i] = _placed(gradients[i], call, grads[i], k, len(outs), n)
-        return [feature for layer in self.layers for feature in self._of_layer(layer, calls, gradients)]
+        return [self._of_layer(layer, calls, gradients, len(outs)) for layer in self.layers]
 
     def _of_layer(
-        self, layer: Layer, calls: list[LayerCall], gradients: list[Tensor | None]
-    ) -> Sequence[Factored | Jacobian]:
+        self, layer: Layer, calls: list[LayerCall], gradients: list[Tensor | None], o: int
+    ) -> Factored | Jacobian:
         """The layer's calls side by side as positions; its parameters side by side as columns of a."""
-        own = [
-            (call, g)
-            for call, g in zip(calls, gradients, strict=True)
-            if call.layer is layer and g is not None
-        ]
+        own = [(call, g) for call, g in zip(calls, gradients, strict=True) if call.layer is layer]
         if not own:  # these samples take another way than the probe's did
             raise Reassign(list(layer.parameters.values()))
         a = torch.cat([_side_by_side(list(call.factors.values()), -1) for call, _ in own], dim=1)
-        factored = Factored(a, _side_by_side([g for _, g in own], 1))
-        return [factored if self.contractions[layer.path] == "gram" else factored.multiplied()]
+        factored = Factored(a, _side_by_side([_zeros(call, o) if g is None else g for call, g in own], 1))
+        return factored if self.contractions[layer.path] == "gram" else factored.multiplied()
 
 
 def _placed(
     gradient: Tensor | None, call: LayerCall, g: Tensor | None, k: int, o: int, n: int
 ) -> Float[Tensor, "n t o q"] | None:
-    """`gradient` with output k's rows filled in; None where no output has reached the call so far."""
+    """`gradient` with output k's rows filled in; None while no output has reached the call."""
     if g is None:
         return gradient
     rows = output_factor(call.layer.module, g)
@@ -102,13 +94,19 @@ def _placed(
     return gradient
 
 
+def _zeros(call: LayerCall, o: int) -> Float[Tensor, "n t o q"]:
+    """The gradient where none of the outputs depends on the call."""
+    rows = next(iter(call.factors.values()))
+    return rows.new_zeros(*rows.shape[:2], o, call.width)
+
+
 def _side_by_side(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 @dataclass(frozen=True)
 class GenericRoute(Route):
-    """Per-sample Jacobians of any parameters: torch.func where it can run the model, else one sample at a time."""
+    """Per-sample Jacobians of any parameters: by torch.func where it can, else one sample at a time."""
 
     network: Network
     names: Sequence[str]
@@ -123,23 +121,19 @@ class GenericRoute(Route):
         return [Jacobian(j) for j in self.pulled_back(x, every[outs.start : outs.stop])]
 
     def pulled_back(self, x: Any, functionals: Float[Tensor, "k o"]) -> list[Float[Tensor, "n k p"]]:
-        """Every sample's gradient of linear functionals of its outputs, one tensor a parameter, by torch.func.
+        """Every sample's gradients of linear functionals of its outputs, by parameter, with torch.func.
 
-        Samples are vectorised and functionals are not: a second vmap over them meets operations whose batching rules
-        are wrong (PReLU's backward, torch 2.13), for little speed.
+        Samples are vectorised and functionals are not: a second vmap over them meets operations whose
+        batching rules are wrong (PReLU's backward, torch 2.13), for little speed.
         """
         parameters = {name: self.network.standins[name].detach() for name in self.names}
 
         def of_sample(sample: Any) -> dict[str, Tensor]:
-            _, pullback, *_ = torch.func.vjp(
-                lambda chosen: self.network.of_sample(chosen, sample), parameters
-            )
+            _, pullback, *_ = torch.func.vjp(lambda chosen: self.network.of_sample(chosen, sample), parameters)
             rows = [pullback(functional)[0] for functional in functionals]
             return {name: torch.stack([row[name] for row in rows]) for name in parameters}
 
-        with (
-            warnings.catch_warnings()
-        ):  # an operation that vmap runs sample by sample is no news on this route
+        with warnings.catch_warnings():  # an operation that vmap runs sample by sample is no news on this route
             warnings.filterwarnings("ignore", message="There is a performance drop")
             gradients = torch.func.vmap(of_sample)(x)
         shape = (batch_size(x), functionals.shape[0], -1)
@@ -152,9 +146,7 @@ class GenericRoute(Route):
         for i in range(n):
             out = self.network(take(x, slice(i, i + 1)))
             for k, o in enumerate(outs):
-                grads = torch.autograd.grad(
-                    out[0, o], parameters, retain_graph=o != outs[-1], allow_unused=True
-                )
+                grads = torch.autograd.grad(out[0, o], parameters, retain_graph=o != outs[-1], allow_unused=True)
                 for j, g in zip(jacobians, grads, strict=True):
                     if g is not None:
                         j[i, k] = g.flatten()

@@ -1,4 +1,4 @@
-"""From an assignment of parameters to work: which route runs with which block sizes, and the plan that says so."""
+"""From an assignment of parameters to work: which route runs in which blocks, and the plan that says so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ntkit.empirical.assign import Assignment
 from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import (
     Contraction,
+    LayerSizes,
     ParameterPlan,
     Plan,
     Work,
@@ -67,18 +68,18 @@ def _cut_layers(
     network: Network, assignment: Assignment, contractions: Mapping[str, Contraction], task: Task, budget: int
 ) -> Work:
     itemsize = network.dtype.itemsize
-    kinds = [(contractions[path], size) for path, size in assignment.sizes.items()]
+    kinds: list[tuple[Contraction, LayerSizes]] = [
+        (contractions[path], size) for path, size in assignment.sizes.items()
+    ]
 
     def sample_bytes(chunk: int) -> int:
         held = sum(layer_numbers(kind, size, chunk) for kind, size in kinds)
-        # while derivatives are formed, all factors exist beside them
-        passing = sum(layer_numbers("gram", size, chunk) for _, size in kinds)
-        return itemsize * (2 * held + passing) + 2 * assignment.saved_bytes
+        # while one side's derivatives are formed, all its factors exist, and a copy of those in work
+        factors = [layer_numbers("gram", size, chunk) for _, size in kinds]
+        return itemsize * (2 * held + sum(factors) + max(factors, default=0)) + 2 * assignment.saved_bytes
 
     def pair_bytes(chunk: int) -> int:
-        return itemsize * max(
-            (pair_numbers(kind, size, chunk, task.outputs) for kind, size in kinds), default=1
-        )
+        return itemsize * max((pair_numbers(kind, size, chunk, task.outputs) for kind, size in kinds), default=1)
 
     return _cut(assignment, task, sample_bytes, pair_bytes, budget)
 

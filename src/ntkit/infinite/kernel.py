@@ -141,9 +141,7 @@ class InfiniteKernel:
             if isinstance(node.spec, Linear)
         }
 
-    def __call__(
-        self, x1: Float[Array, "n *features"], x2: Float[Array, "m *features"] | None = None
-    ) -> Kernels:
+    def __call__(self, x1: Float[Array, "n *features"], x2: Float[Array, "m *features"] | None = None) -> Kernels:
         """Both kernels.
 
         Args:
@@ -252,9 +250,7 @@ class InfiniteKernel:
                 if isinstance(node.spec, Linear):
                     return node.spec.in_features
                 data.add(i)
-        return next(
-            (op.features for op in self.program.instructions if isinstance(op, Read) and op.features), None
-        )
+        return next((op.features for op in self.program.instructions if isinstance(op, Read) and op.features), None)
 
 
 def _result_bytes(n: int, m: int, matrices: int) -> int:
@@ -263,14 +259,10 @@ def _result_bytes(n: int, m: int, matrices: int) -> int:
 
 def _check_same_kind(x1: Any, x2: Any, one: Tensor, two: Tensor) -> None:
     if type(x1) is not type(x2) and not (isinstance(x1, Tensor) and isinstance(x2, Tensor)):
-        raise InvalidInput(
-            f"x1 is a {type(x1).__name__} and x2 a {type(x2).__name__}; give both as the same kind"
-        )
+        raise InvalidInput(f"x1 is a {type(x1).__name__} and x2 a {type(x2).__name__}; give both as the same kind")
     if x1.dtype != x2.dtype:
         raise InvalidInput(f"x1 is {x1.dtype} and x2 is {x2.dtype}; convert one of them")
     if one.device != two.device:
         raise InvalidInput(f"x1 is on {one.device} and x2 on {two.device}; move one of them")
     if one.shape[1] != two.shape[1]:
-        raise InvalidInput(
-            f"x1 has {one.shape[1]} features a sample and x2 has {two.shape[1]}; they must agree"
-        )
+        raise InvalidInput(f"x1 has {one.shape[1]} features a sample and x2 has {two.shape[1]}; they must agree")

@@ -113,9 +113,7 @@ class Combine(Instruction):
 
     def renumbered(self, new: Mapping[int, int]) -> Instruction:
         """The instruction with registers {old: new}."""
-        return replace(
-            self, terms=tuple(new[t] for t in self.terms), with_mean=tuple(new[t] for t in self.with_mean)
-        )
+        return replace(self, terms=tuple(new[t] for t in self.terms), with_mean=tuple(new[t] for t in self.with_mean))
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,8 @@ def _lookup(name: str, scale: Scale, path: str, torch_default: float) -> float:
         )
     if scale == "torch":
         return torch_default
-    if (
-        not isinstance(scale, (int, float))
-        or isinstance(scale, bool)
-        or not math.isfinite(scale)
-        or scale < 0
-    ):
-        raise InvalidInput(
-            f"{name} of the layer at '{path}' must be a number >= 0 or \"torch\", got {scale!r}"
-        )
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale) or scale < 0:
+        raise InvalidInput(f"{name} of the layer at '{path}' must be a number >= 0 or \"torch\", got {scale!r}")
     return float(scale)
 
 

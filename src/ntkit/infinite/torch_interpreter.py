@@ -87,9 +87,7 @@ class TorchInterpreter:
 
     # ---- pairs -------------------------------------------------------------------------------------------------
 
-    def pairs(
-        self, left: Side, right: Side, want_ntk: bool, *, in_line: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def pairs(self, left: Side, right: Side, want_ntk: bool, *, in_line: bool = False) -> tuple[Tensor, Tensor | None]:
         """(nngp, ntk) of all pairs (n, m), or of each sample with itself (n,) when `in_line`."""
         registers: dict[int, Register] = {}
         for i, op in enumerate(self.program.instructions):
@@ -104,15 +102,14 @@ class TorchInterpreter:
         self, x1: Tensor, x2: Tensor | None, want_nngp: bool, want_ntk: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """(nngp, ntk), each (n, m) or None where not wanted."""
-        left = self.side(x1)
-        right = left if x2 is None else self.side(x2)
+        n = len(x1)
+        both = self.side(x1 if x2 is None else torch.cat([x1, x2]))  # one call: sides of pairs share their tables
+        left, right = both[:n], both if x2 is None else both[n:]
         if x1.requires_grad or (x2 is not None and x2.requires_grad):
             nngp, ntk = self.pairs(left, right, want_ntk)
             return (nngp if want_nngp else None), ntk
-        n, m = len(x1), len(right.x)
-        results = [
-            torch.empty(n, m, dtype=x1.dtype, device=x1.device) if w else None for w in (want_nngp, want_ntk)
-        ]
+        m = len(right.x)
+        results = [torch.empty(n, m, dtype=x1.dtype, device=x1.device) if w else None for w in (want_nngp, want_ntk)]
         size = max(1, int(_BLOCK_ENTRIES**0.5)) if x2 is None else None
         for rows, columns in _blocks(n, m, size):
             if x2 is None and columns.start < rows.start:
@@ -120,6 +117,8 @@ class TorchInterpreter:
             block = self.pairs(left[rows], right[columns], want_ntk)
             for result, part in zip(results, block, strict=True):
                 if result is not None and part is not None:
+                    if x2 is None and rows == columns:  # a matrix product need not be symmetric to the last digit
+                        part = part.triu() + part.triu(1).T
                     result[rows, columns] = part
                     if x2 is None and columns.start > rows.start:
                         result[columns, rows] = part.T
@@ -150,9 +149,7 @@ def _covariance(left: Side, right: Side, register: int, distance: Tensor) -> Ten
 
 
 @singledispatch
-def second_moment(
-    op: ops.Instruction, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]
-) -> Tensor:
+def second_moment(op: ops.Instruction, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]) -> Tensor:
     """E[value²] of each sample after an instruction."""
     raise TypeError(f"the torch interpreter does not know the instruction {op}")
 
@@ -234,9 +231,7 @@ def _(op: ops.Combine, interpreter, i, registers, left, right, want_ntk, in_line
     both = zip(_mean_pairs(op, left.samples), _mean_pairs(op, right.samples), strict=True)
     for ((c1, left1), (c2, left2)), ((_, right1), (_, right2)) in both:
         if not in_line:
-            distance = distance + 2 * c1 * c2 * (left1[:, None] - right1[None, :]) * (
-                left2[:, None] - right2[None, :]
-            )
+            distance = distance + 2 * c1 * c2 * (left1[:, None] - right1[None, :]) * (left2[:, None] - right2[None, :])
     return Register(distance, ntk)
 
 

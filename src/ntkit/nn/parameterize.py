@@ -25,22 +25,15 @@ def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 
         The new model.
 
     Raises:
-        InvalidInput: a scale is negative or not finite, or a layer is shared or transposed so that it has no
-            counterpart here.
+        InvalidInput: a scale is negative or not finite, or a layer has no counterpart here: a transposed or 3-D
+            convolution, a subclass whose forward may differ, a parameter that two layers share.
 
     Example:
         >>> plain = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
         >>> ntk_parameterize(plain, w_std=2**0.5, b_std=0.1)[0]
         Linear(4, 8, w_std=1.41421, b_std=0.1)
     """
-    for path, module in model.named_modules():
-        if isinstance(module, torch.nn.modules.conv._ConvNd) and not isinstance(
-            module, (torch.nn.Conv1d, torch.nn.Conv2d)
-        ):
-            raise InvalidInput(
-                f"ntk_parameterize: {type(module).__name__} at '{path}' has no counterpart in NTK parameterisation; "
-                "use Linear, Conv1d or Conv2d"
-            )
+    _require_counterparts(model)
     copied = copy.deepcopy(model)
     if replacement := _replacement(copied, w_std, b_std):
         return replacement
@@ -52,6 +45,30 @@ def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 
                 done[child] = new
                 setattr(parent, name, new)
     return copied
+
+
+def _require_counterparts(model: torch.nn.Module) -> None:
+    """Only torch's own classes are rewritten: a subclass, or one with parameters of its own, may compute otherwise."""
+    owners: dict[int, str] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
+            continue
+        parameters = dict(module.named_parameters(recurse=False))
+        if type(module) not in _KNOWN or not set(parameters) <= {"weight", "bias"} or "weight" not in parameters:
+            raise InvalidInput(
+                f"ntk_parameterize: {type(module).__name__} at '{path}' has no counterpart in NTK parameterisation; "
+                "use Linear, Conv1d or Conv2d as they are"
+            )
+        for name, parameter in parameters.items():
+            if id(parameter) in owners:
+                raise InvalidInput(
+                    f"ntk_parameterize: '{path}.{name}' is shared with '{owners[id(parameter)]}'; give each layer its "
+                    "own"
+                )
+            owners[id(parameter)] = f"{path}.{name}"
+
+
+_KNOWN = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, Linear, Conv1d, Conv2d)
 
 
 def _replacement(layer: torch.nn.Module, w_std: float, b_std: float) -> torch.nn.Module | None:

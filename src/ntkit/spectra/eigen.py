@@ -142,8 +142,7 @@ class Spectrum:
         if self.is_partial:
             size, k = self.eigenvectors.shape
             raise InvalidInput(
-                f"{question}() needs all {size} eigenpairs, but this spectrum holds the {k} leading ones; "
-                f"{remedy}"
+                f"{question}() needs all {size} eigenpairs, but this spectrum holds the {k} leading ones; {remedy}"
             )
 
 
@@ -205,7 +204,5 @@ def _choose_method(method: str, size: int, k: int) -> str:
     if method not in ("dense", "lanczos"):
         raise InvalidInput(f"method must be 'auto', 'dense' or 'lanczos', got {method!r}")
     if method == "lanczos" and k >= size:
-        raise InvalidInput(
-            f"method='lanczos' finds fewer than all {size} eigenpairs, got k={k}; use method='dense'"
-        )
+        raise InvalidInput(f"method='lanczos' finds fewer than all {size} eigenpairs, got k={k}; use method='dense'")
     return method

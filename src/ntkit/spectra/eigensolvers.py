@@ -37,9 +37,7 @@ def dense_eigenpairs(matrix: Float[Tensor, "N N"]) -> tuple[Float[Tensor, "N"], 
     return values.flip(0), fix_signs(vectors.flip(1))
 
 
-def leading_eigenpairs(
-    matrix: Float[Tensor, "N N"], k: int
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "N k"]]:
+def leading_eigenpairs(matrix: Float[Tensor, "N N"], k: int) -> tuple[Float[Tensor, "k"], Float[Tensor, "N k"]]:
     """The k largest eigenvalues, descending, and their eigenvectors, by Lanczos to machine precision."""
     try:
         values, vectors = _lanczos(lambda v: matrix @ v, matrix, k, tolerance=0.0, start=0)

@@ -113,7 +113,6 @@ def _centered(rows: Float[Tensor, "N c"], n_outputs: int, name: str) -> Float[Te
     centred = split - split.mean(dim=0)
     if float(centred.abs().max()) <= 1e-14 * float(rows.abs().max()) * len(split):
         raise InvalidInput(
-            f"{name} is the same for every sample, so nothing is left of it after centring; use "
-            "centered=False"
+            f"{name} is the same for every sample, so nothing is left of it after centring; use centered=False"
         )
     return centred.reshape(rows.shape)

@@ -46,9 +46,7 @@ def check_kernel(K: Any, name: str = "K") -> SymmetricKernel:
         MemoryLimitExceeded: its float64 copies would not fit.
     """
     tensor = to_tensor(K, name).detach()
-    square = tensor.ndim in (2, 4) and all(
-        tensor.shape[i] == tensor.shape[i + 1] for i in range(0, tensor.ndim, 2)
-    )
+    square = tensor.ndim in (2, 4) and all(tensor.shape[i] == tensor.shape[i + 1] for i in range(0, tensor.ndim, 2))
     if not square or tensor.numel() == 0:
         raise InvalidInput(
             f"{name} must be the kernel of the training points with themselves, of shape (n, n) or "

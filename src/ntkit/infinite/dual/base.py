@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,16 +44,15 @@ class Samples:
         return Samples(self.q[rows], self.variance[rows], self.mean[rows], tables)
 
 
+@runtime_checkable
 class Dual(Protocol):
     """How an interpreter uses a dual: once for the samples, then once for each block of pairs."""
 
     def samples(self, q: Tensor) -> Samples:
-        """Second moment, mean and tables for variances q (n,)."""
+        """Second moment, mean and tables for variances q (n,); the two sides of `pairs` are rows of one call."""
         ...
 
-    def pairs(
-        self, left: Samples, right: Samples, d: Tensor, derivative: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def pairs(self, left: Samples, right: Samples, d: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         """Distance after and, where asked for, the derivative's covariance; `d` (n, m), or (n,) for pairs in line."""
         ...
 
@@ -90,9 +89,7 @@ class ClosedForm:
             self.check(q)
         return Samples(q, self.variance_of(q), self.mean_of(q), {})
 
-    def pairs(
-        self, left: Samples, right: Samples, d: Tensor, derivative: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def pairs(self, left: Samples, right: Samples, d: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         """Distance after and derivative's covariance for every pair."""
         q1, q2 = (left.q, right.q) if d.ndim == 1 else (left.q[:, None], right.q[None, :])
         return self.distance(q1, q2, d), self.derivative(q1, q2, d) if derivative else None

@@ -24,12 +24,16 @@ def mean(q):
     return 0 * q
 
 
+def shortfall(q1, q2, d):
+    """√(q1 q2) − s, from the distance."""
+    gap = (q1 - q2) / where(q1 + q2 > 0, sqrt(q1) + sqrt(q2), 1.0)
+    return clip((d - gap * gap) / 2, 0.0, float("inf"))
+
+
 def determinant(q1, q2, d):
     """q1 q2 − s², from the distance: (√(q1 q2) − s)(√(q1 q2) + s)."""
-    gap = (q1 - q2) / where(q1 + q2 > 0, sqrt(q1) + sqrt(q2), 1.0)
-    p = sqrt(q1 * q2)
-    below = clip((d - gap * gap) / 2, 0.0, float("inf"))  # √(q1 q2) − s
-    return below * clip(2 * p - below, 0.0, float("inf"))
+    below = shortfall(q1, q2, d)
+    return below * clip(2 * sqrt(q1 * q2) - below, 0.0, float("inf"))
 
 
 def distance(q1, q2, d):

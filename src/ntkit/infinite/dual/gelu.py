@@ -13,16 +13,8 @@ from __future__ import annotations
 
 from math import pi
 
-from ntkit.infinite.dual.elementary import arcsin, clip, sqrt
-from ntkit.infinite.dual.erf import determinant
-
-
-def _covariance(q1, q2, d):
-    s = (q1 + q2 - d) / 2
-    outer = (1 + q1) * (1 + q2)
-    delta = 1 + q1 + q2 + determinant(q1, q2, d)
-    i = 2 / pi * arcsin(clip(s / sqrt(outer), -1.0, 1.0))
-    return s, outer, delta, i, 2 / pi / sqrt(delta)
+from ntkit.infinite.dual.elementary import arcsin, clip, sin, sqrt, where
+from ntkit.infinite.dual.erf import determinant, shortfall
 
 
 def variance(q):
@@ -37,15 +29,44 @@ def mean(q):
 
 
 def distance(q1, q2, d):
-    """E[(σu − σv)²] as the difference of moments, which costs relative accuracy only where D is below 1e-8 of q."""
-    s, outer, _, i, j = _covariance(q1, q2, d)
-    covariance = (s + s * i + j * (q1 * q2 + s**2 * (1 - q1 * q2) / outer)) / 4
-    apart = variance(q1) + variance(q2) - 2 * covariance
-    # rounding: the same sample with itself is exactly 0 apart, and nothing is less
-    return clip(apart, 0.0, float("inf")) * (d > 0)
+    """E[(σu − σv)²] = (D + W)/4 with W = E[(uψu − vψv)²]: the cross terms are odd and vanish."""
+    return (d + _radial(q1, q2) + 2 * _angular(q1, q2, d)) / 4
+
+
+def _radial(q1, q2):
+    """W at correlation 1, where v = √(q2/q1) u: of second order in q1 − q2, and so is every term."""
+    gap, p = q1 - q2, sqrt(q1 * q2)
+    outer, lengths = (1 + q1) * (1 + q2), where(q1 + q2 > 0, sqrt(q1) + sqrt(q2), 1.0)
+    phi1, phi2, phi = arcsin(q1 / (1 + q1)), arcsin(q2 / (1 + q2)), arcsin(clip(p / sqrt(outer), 0.0, 1.0))
+    a, b, m = sqrt(1 + 2 * q1), sqrt(1 + 2 * q2), sqrt(1 + q1 + q2)
+    # sin(φ1 − φ2), and sin((φ1 + φ2)/2 − φ) from sin² x − sin² y = sin(x+y) sin(x−y)
+    turn = arcsin(gap * (q1 + q2 + 2 * q1 * q2) / (outer * where(p > 0, q1 * b + q2 * a, 1.0)))
+    bend = arcsin(gap**2 / (2 * outer * (m**2 + a * b) * where(p > 0, sin((phi1 + phi2) / 2 + phi), 1.0)))
+    near = 2 / pi * ((gap / lengths) ** 2 * phi + gap * turn / 2 + (q1 + q2) * bend)
+    arcs = where(p > 0, near, 2 / pi * (q1 * phi1 + q2 * phi2))
+    # t1 q1/a + t2 q2/b − (t1 q2 + t2 q1)/m with ti = qi/(1 + qi), in differences of t, of 1/a and of 1/m
+    half_sum = (q1**2 / (1 + q1) + q2**2 / (1 + q2)) / 2
+    curve = (2 * gap / (a + b)) ** 2 * (a**2 + b**2 + 4 * a * b) / (2 * a * b * m * (m * (a + b) + 2 * a * b))
+    slopes = gap**2 / outer * (1 / m - (q1 + q2 + q1 * q2) / (a * b * (a + b)))
+    return arcs + 4 / pi * (slopes + half_sum * curve)
+
+
+def _angular(q1, q2, d):
+    """E[uψu vψv] at correlation 1 minus that at covariance s: of first order in √(q1 q2) − s."""
+    s, p, apart = (q1 + q2 - d) / 2, sqrt(q1 * q2), determinant(q1, q2, d)
+    outer, here, one = (1 + q1) * (1 + q2), sqrt(1 + q1 + q2 + apart), sqrt(1 + q1 + q2)
+    near = arcsin(clip(apart / where(s > 0, p * here + s * one, 1.0), 0.0, 1.0))
+    far = arcsin(clip(p / sqrt(outer), -1.0, 1.0)) - arcsin(clip(s / sqrt(outer), -1.0, 1.0))
+    arcs = 2 / pi * where(s > 0, near, far)
+    density = 2 / pi * apart / (one * here * (one + here))
+    scale = (1 - q1 * q2) / outer
+    arc_part = shortfall(q1, q2, d) * 2 / pi * arcsin(clip(p / sqrt(outer), -1.0, 1.0)) + s * arcs
+    return arc_part + density * (q1 * q2 + s**2 * scale) + 2 / pi / one * apart * scale
 
 
 def derivative(q1, q2, d):
     """E[σ'(u) σ'(v)]."""
-    s, _, delta, i, j = _covariance(q1, q2, d)
+    s, delta = (q1 + q2 - d) / 2, 1 + q1 + q2 + determinant(q1, q2, d)
+    i = 2 / pi * arcsin(clip(s / sqrt((1 + q1) * (1 + q2)), -1.0, 1.0))
+    j = 2 / pi / sqrt(delta)
     return (1 + i + j * s * (1 / (1 + q1) + 1 / (1 + q2) + 1 / delta)) / 4

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkit.architecture.expressions import Expression, apply_expression
-from ntkit.errors import ToleranceNotReached
+from ntkit.architecture.expressions import Expression
+from ntkit.errors import InvalidInput, ToleranceNotReached
+from ntkit.infinite.dual.quadrature import value_and_slope
 
 _NODES = 24
 _PANELS = 96
 _SMOOTH = 1e-11
 _OFFSET = 0.6180339887  # keeps the first panels' edges away from round numbers, where kinks like to be
 _MOST = 256
+_POLE_STEPS = np.array([1e-7, 10**-8.5, 1e-10])  # of the reach; further in, the kink's own place is not known
+_POLE_RISE = 10 ** (1.5 * 0.45)  # from one step to the next: |x|^-0.45, as the square of |x|^-0.5 has no integral
 
 
 def breakpoints(expression: Expression, reach: float) -> Tensor:
@@ -32,26 +35,31 @@ def breakpoints(expression: Expression, reach: float) -> Tensor:
 
     Raises:
         ToleranceNotReached: there are too many places to resolve.
+        InvalidInput: function or slope has a pole, so that its second moment is infinite.
     """
     if reach <= 0:
         return torch.zeros(0, dtype=torch.float64)
     width = 2 * reach / _PANELS
     edges = -reach - _OFFSET * width + width * np.arange(_PANELS + 2)
-    left, right = _bisect(expression, edges, 1e-14 * reach)
+    floor = _rounding(expression, edges)
+    left, right = _bisect(expression, edges, 1e-14 * reach, floor)
     kinks = _smallest_of_each_cluster(left, right)
+    _refuse_poles(expression, kinks, reach)
     mesh = np.union1d(edges, kinks)
-    if bool(_is_smooth(expression, mesh[:-1], mesh[1:]).all()):
+    if bool(_is_smooth(expression, mesh[:-1], mesh[1:], floor).all()):
         return torch.from_numpy(kinks)
     return torch.from_numpy(np.union1d(left, right))
 
 
-def _bisect(expression: Expression, edges: np.ndarray, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+def _bisect(
+    expression: Expression, edges: np.ndarray, smallest: float, floor: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """The panels that bisection leaves inside the first, rough ones: smooth by now, or as small as a point."""
     left, right = edges[:-1], edges[1:]
     kept: list[np.ndarray] = []
     depth = 0
     while len(left):
-        rough = ~_is_smooth(expression, left, right)
+        rough = ~_is_smooth(expression, left, right, floor)
         point = right - left < smallest
         if depth:
             kept.append(np.stack([left, right])[:, ~rough | point])
@@ -84,24 +92,42 @@ def _smallest_of_each_cluster(left: np.ndarray, right: np.ndarray) -> np.ndarray
     return np.array(kinks)
 
 
-def _is_smooth(expression: Expression, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _refuse_poles(expression: Expression, kinks: np.ndarray, reach: float) -> None:
+    """Raise where function or slope rises like a power towards a kink, from either side."""
+    steps = np.stack([reach * _POLE_STEPS, -reach * _POLE_STEPS])
+    near = torch.from_numpy(kinks[:, None, None] + steps)
+    for name, f in zip(("", " slope of the"), value_and_slope(expression, near), strict=True):
+        size = f.abs().numpy()
+        rises = (size[..., 1:] > _POLE_RISE * size[..., :-1]) & (size[..., :-1] > 0)
+        poles = kinks[rises.all(axis=-1).any(axis=-1)]
+        if len(poles):
+            raise InvalidInput(
+                f"the{name} activation {expression} has a pole near x = {round(poles[0], 6) + 0.0:g}, so a second "
+                "moment under a Gaussian is infinite; use a function that is bounded there"
+            )
+
+
+def _rounding(expression: Expression, edges: np.ndarray) -> tuple[float, float]:
+    """What rounding may leave of function and slope: of their largest values, weighted as their squares are."""
+    g = torch.linspace(-9.0, 9.0, 2**16, dtype=torch.float64)
+    weight = torch.exp(-(g**2) / 4)
+    value, slope = (f.abs() * weight for f in value_and_slope(expression, g / 9 * edges[-1]))
+    return 1e-15 * float(value.max()), 1e-15 * float(slope.max())
+
+
+def _is_smooth(expression: Expression, left: np.ndarray, right: np.ndarray, floor: tuple[float, float]) -> np.ndarray:
     """Whether the Legendre coefficients of function and slope have fallen on each panel."""
     if len(left) == 0:
         return np.zeros(0, dtype=bool)
     t, w = np.polynomial.legendre.leggauss(_NODES)
     x = (left + right)[:, None] / 2 + (right - left)[:, None] / 2 * t
-    leaf = torch.from_numpy(x).requires_grad_(True)
-    with torch.enable_grad():
-        value = apply_expression(expression, leaf)
-        slope = torch.zeros_like(leaf)
-        if value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
+    value, slope = value_and_slope(expression, torch.from_numpy(x))
     basis = np.polynomial.legendre.legvander(t, _NODES - 1) * w[:, None] * (np.arange(_NODES) + 0.5)
     smooth = np.ones(len(left), dtype=bool)
-    for f in (value, slope):
-        samples = f.detach().numpy()
+    for f, least in zip((value, slope), floor, strict=True):
+        samples = f.numpy()
         tail = np.abs(samples @ basis[:, -4:]).max(axis=1)
         size = np.abs(samples).max(axis=1)
-        rounding = np.abs(x).max(axis=1) * 1e-15
+        rounding = np.abs(x).max(axis=1) * 1e-15 + least
         smooth &= tail <= _SMOOTH * size + rounding
     return smooth

@@ -9,16 +9,16 @@ Reference: Hermite expansion (Mehler's formula).
 
 from __future__ import annotations
 
-from math import factorial
+from math import factorial, prod
 
 from ntkit.errors import InvalidInput
 from ntkit.infinite.dual.angle import half_sine_squared
 from ntkit.infinite.dual.elementary import sqrt
 
 
-def double_factorial(n: int) -> int:
-    """n!! with (−1)!! = 0!! = 1."""
-    return 1 if n <= 0 else n * double_factorial(n - 2)
+def double_factorial(n: int) -> float:
+    """n!! with (−1)!! = 0!! = 1; infinite where float64 overflows."""
+    return prod(map(float, range(n, 0, -2)), start=1.0)
 
 
 def coefficients(n: int) -> dict[int, float]:

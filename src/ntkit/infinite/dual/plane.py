@@ -2,7 +2,8 @@
 
 With z, e independent, u = r1 (c z + s e), v = r2 (± c z ∓ s e …) has correlation c² − s² = cos θ for c = cos(θ/2),
 s = sin(θ/2). At fixed z the kinks of σ(u) and σ(v) are points of e, and as functions of z the inner integrals change
-within a few s/c around the kinks' images: panels end there, so Gauss–Legendre sees smooth functions only.
+within a few s/c around the kinks' images and have corners where two kinks meet: panels end there, so Gauss–Legendre
+sees smooth functions only.
 
 E[(σu − σv)²] is integrated as it stands: every term is positive.
 """
@@ -20,6 +21,7 @@ _OUTER = tuple(float(z) for z in range(-9, 10))
 _INNER = (-9.0, -6.0, -3.5, -1.5, 0.0, 1.5, 3.5, 6.0, 9.0)
 _AROUND = (-9.0, -4.0, -1.5, 0.0, 1.5, 4.0, 9.0)  # in units of s/c around a kink's image
 _NODES = 10
+_CROSS_ALL = 16  # breaks up to which every two kinks' crossing is a panel's edge
 _EVALUATIONS_AT_ONCE = 4_000_000
 
 
@@ -38,19 +40,17 @@ def plane_moments(
     Returns:
         Both moments, (n,).
     """
-    outer = len(_OUTER) + 2 * len(_AROUND) * len(breaks)
-    inner = len(_INNER) + 2 * len(breaks)
+    k = len(breaks)
+    outer = len(_OUTER) + 2 * len(_AROUND) * k + (k * k if k <= _CROSS_ALL else k)
+    inner = len(_INNER) + 2 * k
     rows = max(1, _EVALUATIONS_AT_ONCE // (outer * inner * _NODES**2))
     parts = [
-        _moments(expression, *block, breaks)
-        for block in zip(*(t.split(rows) for t in (r1, r2, apart)), strict=True)
+        _moments(expression, *block, breaks) for block in zip(*(t.split(rows) for t in (r1, r2, apart)), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _moments(
-    expression: Expression, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor
-) -> tuple[Tensor, Tensor]:
+def _moments(expression: Expression, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
     tiny = torch.finfo(torch.float64).tiny ** 0.5
     s, c = torch.sqrt(apart / 2).clamp(min=tiny), torch.sqrt(1 - apart / 2).clamp(min=tiny)
     safe1, safe2 = r1.clamp(min=tiny), r2.clamp(min=tiny)
@@ -62,8 +62,9 @@ def _moments(
     flipped = torch.cat([images[:, : len(breaks)], sign[:, None] * images[:, len(breaks) :]], dim=1)
     around = torch.tensor(_AROUND, dtype=torch.float64)
     z_edges = flipped[:, :, None] / wide[:, :, None] + narrow[:, :, None] / wide[:, :, None] * around
-    z, z_weight = _panels(torch.tensor(_OUTER, dtype=torch.float64), z_edges.flatten(1))
     k = len(breaks)
+    z_edges = torch.cat([z_edges.flatten(1), _crossings(flipped, k) / wide], dim=1)
+    z, z_weight = _panels(torch.tensor(_OUTER, dtype=torch.float64), z_edges)
     center = wide[:, :, None] * z[:, :, None]
     e_first = (flipped[:, None, :k] - center) / narrow[:, :, None]
     e_second = (center - flipped[:, None, k:]) / narrow[:, :, None]
@@ -78,11 +79,18 @@ def _moments(
     return (inner_distance * z_weight).sum(-1), (inner_slope * z_weight).sum(-1)
 
 
+def _crossings(images: Tensor, k: int) -> Tensor:
+    """Where a kink of σ(u) and one of σ(v) meet at the same e: the inner integral has a corner there.
+
+    Of many breaks, which are edges of short panels around few kinks, only those with themselves.
+    """
+    first, second = images[:, :k], images[:, k:]
+    if k <= _CROSS_ALL:
+        first, second = first.repeat_interleave(k, dim=1), second.repeat(1, k)
+    return (first + second) / 2
+
+
 def _panels(base: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and normal weights on the panels between `base` and `extra` edges, along the last axis."""
-    edges = (
-        torch.cat([base.expand(*extra.shape[:-1], -1), extra.clamp(-_REACH, _REACH)], dim=-1)
-        .sort(dim=-1)
-        .values
-    )
+    edges = torch.cat([base.expand(*extra.shape[:-1], -1), extra.clamp(-_REACH, _REACH)], dim=-1).sort(dim=-1).values
     return normal_nodes(edges[..., :-1], edges[..., 1:], _NODES)

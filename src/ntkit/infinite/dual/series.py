@@ -83,13 +83,10 @@ class Series:
     def _converged(self, tables: dict[str, Tensor]) -> bool:
         """Whether the series may be used up to ρ = ±1."""
         return all(
-            bool((tables[f"{name}_tail"] <= self.tolerance * tables[f"{name}_square"]).all())
-            for name in ("a", "b")
+            bool((tables[f"{name}_tail"] <= self.tolerance * tables[f"{name}_square"]).all()) for name in ("a", "b")
         )
 
-    def pairs(
-        self, left: Samples, right: Samples, d: Tensor, derivative: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def pairs(self, left: Samples, right: Samples, d: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         """Distance after and derivative's covariance for every pair; `d` (n, m), or (n,) for pairs in line."""
         across = d.ndim == 2
         one, two = (_columns(s.tables, axis, across) for s, axis in ((left, 1), (right, 0)))
@@ -101,9 +98,7 @@ class Series:
         slow = self._unconverged(one, two, apart, derivative)
         for pairs, refine in ((close & ~slow, self._close), (slow, self._slow)):
             if bool(pairs.any()):
-                rows, columns = (
-                    torch.nonzero(pairs, as_tuple=True) if across else (pairs.nonzero()[:, 0],) * 2
-                )
+                rows, columns = torch.nonzero(pairs, as_tuple=True) if across else (pairs.nonzero()[:, 0],) * 2
                 refined = refine(left, right, rows, columns, apart[pairs])
                 distance = distance.masked_scatter(pairs, refined[0])
                 if covariance is not None:
@@ -126,9 +121,7 @@ class Series:
         return int(enough.int().argmax()) if bool(enough.any()) else highest
 
     @staticmethod
-    def _close(
-        left: Samples, right: Samples, rows: Tensor, columns: Tensor, apart: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _close(left: Samples, right: Samples, rows: Tensor, columns: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of chosen pairs (k,) by the sum that does not cancel."""
         one = {
             name: left.tables[name][rows].mT if name != "a_tail" else left.tables[name][rows]
@@ -147,9 +140,7 @@ class Series:
         r1, r2 = left.q[rows].double().sqrt(), right.q[columns].double().sqrt()
         return plane_moments(self.expression, r1, r2, apart, left.tables["breaks"][0])
 
-    def _unconverged(
-        self, one: dict[str, Tensor], two: dict[str, Tensor], apart: Tensor, derivative: bool
-    ) -> Tensor:
+    def _unconverged(self, one: dict[str, Tensor], two: dict[str, Tensor], apart: Tensor, derivative: bool) -> Tensor:
         """Which pairs' bound is above the tolerance."""
         order = len(one["a"]) - 1
         decay = (1 - apart).detach().abs() ** (order + 1)

@@ -7,7 +7,7 @@ The dual of an activation assumes a Gaussian input. So every value carries where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Literal
 
@@ -33,7 +33,7 @@ class Term:
     register: int
     kind: Kind
     support: frozenset[int]
-    path: str
+    path: str = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class Builder:
         """The register that holds `value`, after a proof that the covariances between its terms are known."""
         if len(value.terms) == 1 and value.terms[0][1] == 1.0:
             return value.terms[0][0].register
-        ordered = sorted(
-            value.terms, key=lambda pair: pair[0].register
-        )  # x + y and y + x are the same program
+        ordered = sorted(value.terms, key=lambda pair: pair[0].register)  # x + y and y + x are the same program
         terms = [term for term, _ in ordered]
         for i, first in enumerate(terms):
             for second in terms[i + 1 :]:

@@ -40,7 +40,5 @@ def combination(spec: LinearCombination, inputs: list[Value], builder: Builder) 
             total[term] = total.get(term, 0.0) + coefficient * inner
     left = tuple((term, c) for term, c in total.items() if c != 0.0)
     if not left:
-        raise UnsupportedLayer(
-            f"the sum at '{builder.path}' cancels to exactly 0, which has no kernel; remove it"
-        )
+        raise UnsupportedLayer(f"the sum at '{builder.path}' cancels to exactly 0, which has no kernel; remove it")
     return Value(left)

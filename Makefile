@@ -1,0 +1,78 @@
+# Two commands do all the set-up: `make demo` and `make test` make their own environment in .venv.
+# Python 3.11 or newer and make are all that must be there.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT ?= study
+
+.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench science doctor clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found; install it, or: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# what a user installs
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[data,report]"
+	@touch $@
+
+# what a developer needs on top
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.run ## the main job: a page on how an mlp learns MNIST, in ./study
+	$(BIN)/ntkit study mlp:3x512:relu mnist --out $(OUT)
+	@echo "open $(OUT)/index.html"
+
+smoke: $(VENV)/.run ## the main job at a small size
+	$(BIN)/ntkit study mlp:2x64:relu digits --n-train 100 --n-test 100 --steps 40 --out $(OUT)-smoke --quiet
+
+test: $(VENV)/.dev ## the tests, those over ten seconds left out
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: format-check lint types layering test snippets ## the one gate
+
+format-check: $(VENV)/.dev
+	$(BIN)/ruff format --check src tests benchmarks
+
+format: $(VENV)/.dev ## rewrite the code in the project's format
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks
+
+types: $(VENV)/.dev
+	$(BIN)/pyright
+
+layering: $(VENV)/.dev
+	$(BIN)/lint-imports --no-cache
+
+snippets: $(VENV)/.dev ## run every Python block of README and docs
+	$(BIN)/python -m pytest tests/snippets.py
+
+bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results
+	$(BIN)/python benchmarks/setup_peers.py
+	$(BIN)/python benchmarks/run_peers.py
+
+science: $(VENV)/.dev ## the figures that the study's claims rest on, written to benchmarks/results
+	$(BIN)/python benchmarks/science_study.py
+
+doctor: $(VENV)/.run ## what this installation runs on
+	$(BIN)/ntkit doctor
+
+clean: ## remove the environments and what was made
+	rm -rf $(VENV) .bench $(OUT) $(OUT)-smoke

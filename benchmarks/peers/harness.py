@@ -1,0 +1,157 @@
+"""The fair part: contestants take turns on the same fresh arrays, and no ratio is given where results differ.
+
+Knows neither processes nor libraries: a contestant is anything with `name`, `prepare` and `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+
+from peers.arrays import write_inputs
+from peers.rows import Row
+
+
+class ContestantFailed(Exception):
+    """A contestant is missing, died, gave a result of another form, or did not answer in time."""
+
+
+class Contestant(Protocol):
+    """One library that computes rows.
+
+    `prepare(row)` builds what does not depend on the arrays; `run(inputs)` reads an npz file, computes the kernel, and
+    gives the seconds of the computation alone and its result. Both raise `ContestantFailed`.
+    """
+
+    name: str
+
+    def prepare(self, row: Row) -> None: ...
+
+    def run(self, inputs: Path) -> tuple[float, np.ndarray]: ...
+
+
+@dataclass
+class Measurement:
+    """What one row showed; the first contestant is the one that others are compared with.
+
+    Args:
+        row: what was computed.
+        reference: name of the first contestant.
+        seconds: {name: the time of each timed turn, in order}.
+        differences: {name: largest relative difference from the reference's result over all repetitions}.
+        failures: {name: why it has no times}.
+    """
+
+    row: Row
+    reference: str
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def median(self, name: str) -> float | None:
+        """Median seconds of a contestant, None where it failed."""
+        return median(self.seconds[name]) if self.seconds.get(name) else None
+
+    def agrees(self, name: str) -> bool:
+        """Whether its results equal the reference's within the row's tolerance; a NaN never does."""
+        return self.differences.get(name, float("inf")) <= self.row.tolerance
+
+    def ratio(self, name: str) -> float | None:
+        """Median time over the reference's median time; None where either failed or the results differ."""
+        own, reference = self.median(name), self.median(self.reference)
+        return own / reference if own and reference and self.agrees(name) else None
+
+    def ratio_range(self, name: str) -> tuple[float, float] | None:
+        """Smallest and largest ratio within one repetition: how much the machine's mood matters."""
+        if self.ratio(name) is None:
+            return None
+        pairs = zip(self.seconds[name], self.seconds[self.reference], strict=True)
+        ratios = [own / reference for own, reference in pairs]
+        return min(ratios), max(ratios)
+
+
+def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """max|a − b| / max|b|, which sees every single entry; NaN where a value is not finite."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("nan")
+    scale = np.abs(b).max()
+    return float(np.abs(a - b).max() / scale) if scale > 0 else float(np.abs(a).max())
+
+
+def measure(
+    row: Row,
+    contestants: Sequence[Contestant],
+    *,
+    folder: Path,
+    seed: int,
+    warmups: int = 2,
+    on_turn: Callable[[str, int], None] = lambda name, repetition: None,
+) -> Measurement:
+    """Let all contestants compute the row in turns A B C, A B C, …, each round on arrays of its own seed.
+
+    The first `warmups` rounds are not timed (compilation, first pages, threads). A contestant that fails leaves the
+    row and is reported; the others go on.
+
+    Args:
+        row: what to compute.
+        contestants: in turn order; the first is the reference.
+        folder: where the arrays are written.
+        seed: of the first round; round r uses seed + r.
+        warmups: rounds that are not timed; their results are compared all the same.
+        on_turn: told the contestant and the round before each turn.
+    """
+    seen = Measurement(row, contestants[0].name)
+    alive = [c for c in contestants if _prepared(c, row, seen)]
+    for repetition in range(warmups + row.repetitions):
+        inputs = write_inputs(row, seed + repetition, folder / "inputs.npz")
+        reference: np.ndarray | None = None
+        for contestant in list(alive):
+            on_turn(contestant.name, repetition)
+            try:
+                seconds, result = contestant.run(inputs)
+                require_form(row, result)
+            except ContestantFailed as failure:
+                alive.remove(contestant)
+                _drop(contestant.name, str(failure), seen)
+                continue
+            if contestant.name == seen.reference:
+                reference = result
+            elif reference is not None:
+                _note_difference(contestant.name, relative_difference(result, reference), seen)
+            if repetition >= warmups:
+                seen.seconds.setdefault(contestant.name, []).append(seconds)
+        if not alive:
+            break
+    return seen
+
+
+def require_form(row: Row, result: np.ndarray) -> None:
+    """Raise `ContestantFailed` where a result has another shape or precision than the row asks for."""
+    shape = (row.n, row.n) if row.outputs == "trace" else (row.n, row.n, row.n_outputs, row.n_outputs)
+    if result.shape != shape or result.dtype != np.float32:
+        raise ContestantFailed(f"gave {result.dtype} of shape {result.shape}, wanted float32 of shape {shape}")
+
+
+def _prepared(contestant: Contestant, row: Row, seen: Measurement) -> bool:
+    try:
+        contestant.prepare(row)
+    except ContestantFailed as failure:
+        _drop(contestant.name, str(failure), seen)
+        return False
+    return True
+
+
+def _drop(name: str, why: str, seen: Measurement) -> None:
+    seen.failures[name] = why
+    seen.seconds.pop(name, None)
+
+
+def _note_difference(name: str, difference: float, seen: Measurement) -> None:
+    """Keep the worst; NaN is worse than any number and stays."""
+    worst = seen.differences.get(name, 0.0)
+    seen.differences[name] = difference if np.isnan(difference) else float(np.maximum(worst, difference))

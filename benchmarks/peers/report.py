@@ -1,0 +1,137 @@
+"""Measurements as results/<date>-peers.json, for programs, and .md, for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from peers.harness import Measurement
+from peers.limits import limit_note, nanoseconds_per_entry, required_flops, share_of_limit
+
+LEGEND = (
+    "Median seconds of warm turns on fresh arrays. Ratio: time over ntkit's, in brackets its range over single",
+    "repetitions. Difference: largest |a − b| / max|b| from ntkit's result over all repetitions. GEMM limit: the time",
+    "of the matrix products that are needed, at peak speed, over the time taken. An entry·layer: one of the N² entries",
+    "in one hidden layer.",
+)
+
+
+@dataclass
+class Report:
+    """One run of the comparison.
+
+    Args:
+        machine: what it ran on.
+        measurements: one a row.
+        versions: {contestant: {package: version}}.
+        peak: fastest float32 matrix product seen in the run, GFLOP/s; None where it was not measured.
+    """
+
+    machine: dict[str, Any]
+    measurements: list[Measurement] = field(default_factory=list)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    peak: float | None = None
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Everything that was measured, and what follows from it."""
+    return {
+        "machine": {**report.machine, "peak GEMM GFLOP/s": report.peak},
+        "versions": report.versions,
+        "rows": [_row(m, report.peak) for m in report.measurements],
+    }
+
+
+def _row(m: Measurement, peak: float | None) -> dict[str, Any]:
+    contestants = {name: _contestant(m, name, peak) for name in m.seconds}
+    failed = {name: {"failure": why} for name, why in m.failures.items()}
+    return {"row": m.row.to_json(), "reference": m.reference, "contestants": {**contestants, **failed}}
+
+
+def _contestant(m: Measurement, name: str, peak: float | None) -> dict[str, Any]:
+    median = m.median(name)
+    assert median is not None, f"{name} has no times"
+    difference = m.differences.get(name)
+    if m.row.kind == "exact":
+        limit = {"nanoseconds per entry and hidden layer": nanoseconds_per_entry(m.row, median)}
+    else:
+        share = None if peak is None else share_of_limit(m.row, median, peak)
+        limit = {"required GFLOP": required_flops(m.row) / 1e9, "share of matrix-product limit": share}
+    return {
+        "median seconds": median,
+        "seconds": m.seconds[name],
+        "ratio to reference": m.ratio(name),
+        "ratio range": m.ratio_range(name),
+        "relative difference": difference if difference is not None and isfinite(difference) else None,
+        "agrees": name == m.reference or m.agrees(name),
+        **limit,
+    }
+
+
+def to_markdown(report: Report) -> str:
+    """The same as a page to read."""
+    peak = report.peak
+    lines = ["# ntkit and its peers", ""]
+    lines += [f"- {name}: {value}" for name, value in report.machine.items()]
+    lines.append(f"- peak GEMM: {'not measured' if peak is None else f'{peak:.0f} GFLOP/s'}")
+    for name, installed in report.versions.items():
+        lines.append(f"- {name}: {', '.join(f'{package} {v}' for package, v in installed.items())}")
+    lines += ["", *LEGEND, ""]
+    for m in report.measurements:
+        lines += [_title(m), "", *_table(m, peak), ""]
+    return "\n".join(lines)
+
+
+def _title(m: Measurement) -> str:
+    row = m.row
+    shape = f"d = {row.d}, {row.depth} hidden layers" if row.kind == "exact" else "–".join(map(str, row.widths))
+    what = "exact NTK" if row.kind == "exact" else f'empirical NTK, "{row.outputs}"'
+    return f"## {row.name}: {what}, {row.activation}, N = {row.n}, {shape}"
+
+
+def _table(m: Measurement, peak: float | None) -> list[str]:
+    lines = ["| contestant | median s | ratio | difference | note |", "|---|---|---|---|---|"]
+    rows = ((name, *table_cells(m, name, peak)) for name in (*m.seconds, *m.failures))
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def table_cells(m: Measurement, name: str, peak: float | None) -> tuple[str, str, str, str]:
+    """Median, ratio, difference and note of one contestant, as text."""
+    median = m.median(name)
+    if median is None:
+        return "–", "–", "–", f"failed: {m.failures.get(name, 'no times')}".replace("|", "/")
+    if name == m.reference:
+        return f"{median:.4f}", "1", "–", limit_note(m.row, median, peak)
+    difference = m.differences.get(name)
+    shown = "–" if difference is None else f"{difference:.1e}"
+    spread = m.ratio_range(name)
+    if spread is None:
+        return f"{median:.4f}", "–", shown, f"**no ratio: {_why_no_ratio(m, name)}**"
+    ratio = f"{m.ratio(name):.3g} ({spread[0]:.3g}–{spread[1]:.3g})"
+    return f"{median:.4f}", ratio, shown, limit_note(m.row, median, peak)
+
+
+def _why_no_ratio(m: Measurement, name: str) -> str:
+    if m.median(m.reference) is None:
+        return f"{m.reference} failed"
+    return f"results differ by more than {m.row.tolerance:.0e}"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_results(report: Report, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write stem.json and stem.md into a folder, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, page = folder / f"{stem}.json", folder / f"{stem}.md"
+    write(data, json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write(page, to_markdown(report))
+    return data, page

@@ -1,0 +1,5 @@
+"""`python -m ntkit` is the command `ntkit`."""
+
+from ntkit.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""The command `ntkit`: study and doctor. Every expected error is one message and a non-zero exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import ntkit
+from ntkit.errors import NtkitError
+
+app = typer.Typer(
+    help="How a neural network learns: exact and empirical tangent kernels, spectra, predicted training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command; errors ntkit raises on purpose end in status 1, an interruption in 130."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        app()
+    except NtkitError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print(str(error), markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing was written")
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ntkit {ntkit.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def study(
+    network: Annotated[
+        str, typer.Argument(help="mlp:DEPTHxWIDTH:ACTIVATION, such as mlp:3x512:relu, or FILE.py:FUNCTION")
+    ],
+    data: Annotated[str, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, npz:PATH or csv:PATH")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier study there is replaced.")] = Path("study"),
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data files; default: NTKIT_DATA.")] = None,
+    n_train: Annotated[int, typer.Option(help="Training samples.")] = 500,
+    n_test: Annotated[int, typer.Option(help="Test samples.")] = 1000,
+    classes: Annotated[str | None, typer.Option(help="Classes to keep, separated by commas: 0,1")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of gradient descent.")] = 300,
+    rate: Annotated[float, typer.Option(help="Learning rate as a share of the largest stable one.")] = 0.5,
+    step: Annotated[
+        list[str] | None, typer.Option(help="Preprocessing step, may be repeated: standardize, whiten, …")
+    ] = None,
+    shuffle_labels: Annotated[bool, typer.Option("--shuffle-labels", help="Permute the labels: a check.")] = False,
+    w_std: Annotated[float, typer.Option(help="Scale of an mlp's hidden layers.")] = 2**0.5,
+    b_std: Annotated[float, typer.Option(help="Scale of an mlp's biases.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of data, network and shuffling.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """How will this network learn these data? Writes a page with the answers."""
+    result = ntkit.study(
+        network,
+        data,
+        out=out,
+        data_dir=data_dir,
+        n_train=n_train,
+        n_test=n_test,
+        classes=tuple(c.strip() for c in classes.split(",")) if classes else None,
+        steps=steps,
+        rate=rate,
+        preprocessing=tuple(step or ()),
+        shuffle_labels=shuffle_labels,
+        w_std=w_std,
+        b_std=b_std,
+        seed=seed,
+        progress=not quiet,
+    )
+    about, rates = result.findings["data"], result.findings["learning_rate"]
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"data      {about['source']}", markup=False)
+    found, predicted = rates["found_centered"], rates["predicted_initial"]
+    console.print(f"rates     stable up to {found:.4g} (centred network), predicted {predicted:.4g}")
+    for row in result.findings["machines"]:
+        console.print(f"{row['test']:<9.3f} {row['name']}, test {result.findings['metric']}", markup=False)
+    console.print(f"page      {result.page}", markup=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, threads, cores, SIMD width, folders, GPU or not, and a short check that the kernels are right."""
+    from ntkit.cli.doctor import run
+
+    run()

@@ -1,0 +1,129 @@
+"""The largest stable learning rate, predicted and found, and what happens beyond it.
+
+Gradient descent on the linearised network is stable for lr < 2N/λ_max of its tangent kernel. Found by bisection on
+real training runs: stable means that the loss never rises from one step to the next within 30 steps. Between 2N/λ_max
+and about twice that a finite network can recover after a rise: the catapult range (Lewkowycz et al. 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import eigsh
+
+from ntkit.empirical.operator import NTKOperator
+from ntkit.errors import InvalidInput
+from ntkit.experiments.progress import Reporter
+from ntkit.experiments.training_runs import Problem, descend
+
+STEPS = 30
+_PRECISION = 1.005  # ratio of the two ends that bisection stops at
+_NO_RISE = 1 + 1e-6  # what float32 rounding may do to a loss that stands still
+_SCAN = (0.25, 0.5, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
+_SCAN_STEPS = 100
+_CAP = 1e6
+
+STABLE, RECOVERS, DIVERGES = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Training runs at several rates.
+
+    Args:
+        multiples: rates in units of the predicted largest one.
+        losses: (m, t) losses relative to the first, at most 1e6.
+        outcomes: (m,) STABLE, RECOVERS or DIVERGES.
+    """
+
+    multiples: np.ndarray
+    losses: np.ndarray
+    outcomes: np.ndarray
+
+
+def largest_eigenvalue(operator: NTKOperator) -> float:
+    """λ_max of a network's tangent kernel, matrix-free by Lanczos from a fixed start."""
+    size = operator.shape[0]
+    if size <= 2:
+        return float(np.linalg.eigvalsh(np.asarray(operator.to_dense()))[-1])
+    start = np.random.default_rng(0).standard_normal(size).astype(operator.dtype)
+    values = eigsh(operator, k=1, which="LA", v0=start, tol=1e-5, return_eigenvectors=False)  # pyright: ignore[reportArgumentType]
+    return float(values[0])
+
+
+def predicted_rate(operator: NTKOperator) -> float:
+    """2N/λ_max of the network's own kernel."""
+    largest = largest_eigenvalue(operator)
+    if largest <= 0:
+        raise InvalidInput(
+            f"the network's tangent kernel has no positive eigenvalue (the largest is {largest:g}), so it cannot "
+            "learn; check that its trained parameters reach the output"
+        )
+    return 2 * operator.n_samples / largest
+
+
+def is_stable(problem: Problem, lr: float, steps: int = STEPS) -> bool:
+    """Whether the loss never rises from one step to the next."""
+    before, made = math.inf, -1
+    for state in descend(problem, lr, steps):
+        if state.loss > before * _NO_RISE:
+            return False
+        before, made = state.loss, state.step
+    return made == steps
+
+
+def largest_stable_rate(problem: Problem, guess: float, reporter: Reporter, what: str) -> float:
+    """The largest stable rate, by bisection between powers of two times `guess`, to half a percent.
+
+    Args:
+        problem: network and data.
+        guess: where to look first.
+        reporter: shows the runs.
+        what: their name.
+
+    Raises:
+        InvalidInput: no rate within a factor of a million of the guess is at the edge of stability.
+    """
+    with reporter.stage(what, 10) as advance:
+
+        def stable(rate: float) -> bool:
+            if not 1e-6 < rate / guess < 1e6:
+                raise InvalidInput(
+                    f"no edge of stability was found between {guess * 1e-6:g} and {guess * 1e6:g}: training behaves "
+                    "alike at all of these rates; check the scale of data and targets"
+                )
+            advance()
+            return is_stable(problem, rate)
+
+        low, high = guess * 0.5, guess * 2.0
+        if stable(low):
+            while stable(high):
+                low, high = high, high * 2
+        else:
+            while not stable(low / 2):
+                low /= 2
+            low, high = low / 2, low
+        while high / low > _PRECISION:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if stable(middle) else (low, middle)
+    return low
+
+
+def scan_rates(problem: Problem, predicted: float, reporter: Reporter) -> Scan:
+    """What training does at rates below, within and above the catapult range."""
+    losses = np.full((len(_SCAN), _SCAN_STEPS + 1), _CAP)
+    outcomes = np.zeros(len(_SCAN), dtype=np.int64)
+    rows = reporter.track(enumerate(_SCAN), "training at rates around the prediction", len(_SCAN))
+    for i, multiple in rows:
+        first = None
+        for state in descend(problem, multiple * predicted, _SCAN_STEPS):
+            first = first or state.loss
+            losses[i, state.step] = min(state.loss / first, _CAP)
+            if losses[i, state.step] >= _CAP:
+                break
+        path = losses[i]
+        rises = bool((path[1 : STEPS + 1] > path[:STEPS] * _NO_RISE).any())
+        outcomes[i] = (RECOVERS if path[-1] < 1 else DIVERGES) if rises else STABLE
+    return Scan(np.array(_SCAN), losses, outcomes)

@@ -1,0 +1,76 @@
+"""Everything a study depends on, as frozen data that is written with its result."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+
+import ntkit
+from ntkit.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """The choices of one study.
+
+    Args:
+        n_train: training samples.
+        n_test: test samples.
+        classes: classes to keep; None for all.
+        steps: of gradient descent.
+        rate: learning rate in units of the predicted largest stable one, between 0 and 1.
+        preprocessing: named steps of `ntkit.data`.
+        shuffle_labels: whether labels are permuted, which leaves nothing to learn.
+        w_std: scale of an mlp's hidden layers.
+        b_std: scale of an mlp's biases.
+        seed: of data, network and shuffling.
+    """
+
+    n_train: int = 500
+    n_test: int = 1000
+    classes: tuple[int | str, ...] | None = None
+    steps: int = 300
+    rate: float = 0.5
+    preprocessing: tuple[str, ...] = ()
+    shuffle_labels: bool = False
+    w_std: float = math.sqrt(2)
+    b_std: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_train", 2), ("n_test", 1), ("steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not 0 < self.rate < 1:
+            raise InvalidInput(
+                f"rate must lie between 0 and 1 (it is a share of the largest stable learning rate), got {self.rate!r}"
+            )
+        for name in ("w_std", "b_std"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InvalidInput(f"{name} must be a finite number >= 0, got {value!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For results.json."""
+        return asdict(self)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for results.json."""
+    return {
+        "ntkit": ntkit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

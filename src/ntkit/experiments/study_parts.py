@@ -1,0 +1,248 @@
+"""The study's questions, one function each: everything it takes in, numbers and arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntkit._arrays import Array
+from ntkit.data import Dataset
+from ntkit.empirical import EmpiricalKernel
+from ntkit.empirical.operator import NTKOperator
+from ntkit.errors import NtkitError
+from ntkit.experiments import kernel_machines, learning_rates, scores, training_curves
+from ntkit.experiments.networks import StudiedNetwork
+from ntkit.experiments.progress import Reporter
+from ntkit.experiments.study_config import StudyConfig
+from ntkit.experiments.training_runs import Problem
+from ntkit.infinite import InfiniteKernel
+from ntkit.spectra import Spectrum, alignment, kernel_distance, spectrum
+
+TOP = 10  # directions whose share of the labels is told
+
+
+@dataclass
+class Study:
+    """What the questions share, and what they answer.
+
+    Args:
+        config: the choices.
+        network: the network.
+        data: the data.
+        reporter: shows progress.
+        findings: numbers, by question.
+        arrays: arrays for the page, by name.
+    """
+
+    config: StudyConfig
+    network: StudiedNetwork
+    data: Dataset
+    reporter: Reporter
+    findings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dtype = next(self.network.model.parameters()).dtype
+        self.x, self.x_test = (torch.from_numpy(x).to(dtype) for x in (self.data.x_train, self.data.x_test))
+        self.y, self.y_test = (np.asarray(t, dtype=np.float64) for t in self.data.targets(centered=True))
+        self.centered = Problem.of(self.network.model, self.x, torch.from_numpy(self.y).to(dtype), centered=True)
+        self.plain = Problem.of(self.network.model, self.x, self.centered.y, centered=False)
+        self.exact_ntk: np.ndarray | None = None
+        self.exact_why_not = ""
+        self.models: dict[int, nn.Module] = {}  # the network at the checkpoints of training
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A kernel on the training samples, and of test with training samples."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def exact_kernels(study: Study) -> dict[str, Pair]:
+    """NNGP and NTK in the limit; none, with the reason kept, where the network has no such limit."""
+    # plain torch layers are described as torch draws them; layers of ntkit.nn state their own scales
+    try:
+        kernel = InfiniteKernel(study.network.model, w_std="torch", b_std="torch", parameterization="standard")
+        x, x_test = (np.asarray(t, dtype=np.float64) for t in (study.data.x_train, study.data.x_test))
+        with study.reporter.stage("exact kernels", 2) as advance:
+            train = kernel(x)
+            advance()
+            test = kernel(x_test, x)
+            advance()
+    except NtkitError as error:
+        study.exact_why_not = str(error)
+        return {}
+    study.exact_ntk = train.ntk
+    return {"nngp": Pair(train.nngp, test.nngp), "ntk": Pair(train.ntk, test.ntk)}
+
+
+def empirical_kernel(study: Study, model: nn.Module, what: str) -> Pair:
+    """The mean-over-outputs tangent kernel of a model, which tends to the exact one."""
+    kernel = EmpiricalKernel(model, outputs="mean")
+    pairs = ((study.x, None), (study.x_test, study.x))
+    train, test = (_as_numpy(kernel.ntk(*pair)) for pair in study.reporter.track(pairs, what, 2))
+    return Pair(train, test)
+
+
+def ask_learning_rate(study: Study) -> float:
+    """The largest stable rate, predicted and found; gives the rate to train at."""
+    predicted = learning_rates.predicted_rate(NTKOperator(study.network.model, study.x))
+    exact = None if study.exact_ntk is None else 2 * len(study.x) / float(np.linalg.eigvalsh(study.exact_ntk)[-1])
+    find = learning_rates.largest_stable_rate
+    centered = find(study.centered, predicted, study.reporter, "largest stable rate, centred network")
+    plain = find(study.plain, predicted, study.reporter, "largest stable rate, plain network")
+    scan = learning_rates.scan_rates(study.centered, predicted, study.reporter)
+    recovered = scan.multiples[scan.outcomes == learning_rates.RECOVERS]
+    study.findings["learning_rate"] = {
+        "predicted_initial": predicted,
+        "predicted_exact": exact,
+        "found_centered": centered,
+        "found_plain": plain,
+        "recovers_up_to": float(recovered.max()) * predicted if len(recovered) else None,
+        "steps": learning_rates.STEPS,
+    }
+    study.arrays.update(lr_scan_multiples=scan.multiples, lr_scan_loss=scan.losses, lr_scan_outcome=scan.outcomes)
+    return study.config.rate * min(predicted, exact or predicted)
+
+
+def ask_curves(study: Study, lr: float, exact: Pair | None) -> np.ndarray:
+    """Predicted and actual curves; gives the trained network's test outputs."""
+    steps = training_curves.recorded_steps(study.config.steps)
+    checkpoints = sorted({0, *map(int, np.geomspace(1, study.config.steps, 9).round())})
+    curve, study.models = training_curves.actual_curve(
+        study.centered, study.x_test, study.y_test, lr, steps, study.reporter, checkpoints
+    )
+    curves = {
+        "network": curve,
+        "initial_kernel": training_curves.linearised_curve(
+            study.centered, study.x_test, study.y_test, lr, steps, study.reporter
+        ),
+    }
+    if exact is not None:
+        curves["exact_kernel"] = training_curves.exact_curve(exact.train, exact.test, study.y, study.y_test, lr, steps)
+    study.arrays["steps"] = np.array(steps)
+    for name, c in curves.items():
+        study.arrays[f"train_loss_{name}"] = np.array(c.train_loss)
+        study.arrays[f"test_loss_{name}"] = np.array(c.test_loss)
+        study.arrays[f"test_metric_{name}"] = np.array(
+            [scores.score(study.data, outputs, study.y_test) for outputs in c.test_outputs]
+        )
+    start = curve.train_loss[0]
+    gaps = {name: float(np.abs(np.array(c.train_loss) - curve.train_loss).max() / start) for name, c in curves.items()}
+    study.findings["training"] = {
+        "lr": lr,
+        "steps": study.config.steps,
+        "loss_start": start,
+        "loss_end": curve.train_loss[-1],
+        "worst_gap_initial": gaps["initial_kernel"],
+        "worst_gap_exact": gaps.get("exact_kernel"),
+        "metric_end": float(study.arrays["test_metric_network"][-1]),
+    }
+    return curve.test_outputs[-1]
+
+
+def ask_lazy_or_rich(study: Study) -> tuple[Pair, Pair]:
+    """How far kernel and weights moved; gives the kernels before and after training."""
+    checkpoints = sorted(study.models)
+    names = [name for name, p in study.network.model.named_parameters() if p.requires_grad]
+    begin = empirical_kernel(study, study.models[checkpoints[0]], "tangent kernel before training")
+    rows: list[tuple[float, float, float]] = []
+    moved = []
+    tracked = study.reporter.track(checkpoints[:-1], "tangent kernel during training", len(checkpoints) - 1)
+    trains = [begin.train if step == 0 else _train_kernel(study, study.models[step]) for step in tracked]
+    end = empirical_kernel(study, study.models[checkpoints[-1]], "tangent kernel after training")
+    for step, K in zip(checkpoints, [*trains, end.train], strict=True):
+        rows.append((kernel_distance(begin.train, K), alignment(K, study.y), _chance_alignment(K, study.y)))
+        moved.append(_weights_moved(study.models[checkpoints[0]], study.models[step], names))
+    distance, aligned, by_chance = np.array(rows).T
+    by_layer = np.array(moved)
+    study.arrays.update(
+        checkpoints=np.array(checkpoints),
+        kernel_distance=np.maximum(distance, 0.0),
+        alignment=aligned,
+        alignment_chance=by_chance,
+        weights_moved=by_layer[:, -1],
+        weights_moved_by_layer=by_layer[:, :-1],
+        layer_names=np.array(names),
+    )
+    study.findings["lazy"] = {
+        "distance_end": float(study.arrays["kernel_distance"][-1]),
+        "alignment_start": float(aligned[0]),
+        "alignment_end": float(aligned[-1]),
+        "alignment_exact": None if study.exact_ntk is None else float(alignment(study.exact_ntk, study.y)),
+        "alignment_chance": float(by_chance[0]),
+        "weights_moved_end": float(by_layer[-1, -1]),
+    }
+    return begin, end
+
+
+def _train_kernel(study: Study, model: nn.Module) -> np.ndarray:
+    return _as_numpy(EmpiricalKernel(model, outputs="mean").ntk(study.x))
+
+
+def _as_numpy(K: Array) -> np.ndarray:
+    return K.double().cpu().numpy() if isinstance(K, Tensor) else K.astype(np.float64)
+
+
+def _chance_alignment(K: np.ndarray, y: np.ndarray) -> float:
+    """The mean of the alignment over all orders of the labels.
+
+    For labels with mean m and the rest of size R² = ‖y − m‖², permutations give E tr(yᵀKy) =
+    |m|² 1ᵀK1 + R² (tr K − 1ᵀK1/n)/(n − 1).
+    """
+    n, mean = len(K), y.mean(axis=0)
+    total = K.sum()
+    rest = ((y - mean) ** 2).sum()
+    expected = (mean**2).sum() * total + rest * (np.trace(K) - total / n) / (n - 1)
+    return float(expected / (np.linalg.norm(K) * np.linalg.norm(y.T @ y)))
+
+
+def _weights_moved(start: nn.Module, now: nn.Module, names: list[str]) -> list[float]:
+    """|θ − θ₀|/|θ₀| of each parameter, and of all together at the end."""
+    before, after = dict(start.named_parameters()), dict(now.named_parameters())
+    moves = [float((after[n] - before[n]).detach().double().norm()) for n in names]
+    sizes = [float(before[n].detach().double().norm()) for n in names]
+    tiny = np.finfo(np.float64).tiny
+    together = float(np.linalg.norm(moves)) / max(float(np.linalg.norm(sizes)), tiny)
+    # a parameter that starts at zero has no size to compare with: its own move is told against all weights
+    each = [m / (s or max(float(np.linalg.norm(sizes)), tiny)) for m, s in zip(moves, sizes, strict=True)]
+    return [*each, together]
+
+
+def ask_spectrum(study: Study, kernels: dict[str, np.ndarray]) -> None:
+    """Spectra, and how much of the labels lies in the top directions."""
+    findings: dict[str, Any] = {"top_k": min(TOP, len(study.y)), "energy_chance": min(TOP, len(study.y)) / len(study.y)}
+    findings.update(effective_rank_exact=None, energy_exact=None)
+    for name, K in kernels.items():
+        result: Spectrum = spectrum(K)
+        energy = np.asarray(result.energy(study.y))
+        study.arrays[f"eigenvalues_{name}"] = np.asarray(result.eigenvalues)
+        study.arrays[f"label_energy_{name}"] = energy
+        findings[f"effective_rank_{name}"] = result.effective_rank()
+        findings[f"energy_{name}"] = float(energy[findings["top_k"] - 1])
+    study.findings["spectrum"] = findings
+
+
+def ask_machines(study: Study, kernels: dict[str, tuple[str, Pair]], trained: np.ndarray) -> None:
+    """The network against the kernel machines it corresponds to."""
+    rows = []
+    for key, (name, pair) in study.reporter.track(kernels.items(), "kernel machines", len(kernels)):
+        machine = kernel_machines.fit_machine(pair.train, pair.test, study.y)
+        rows.append(
+            {
+                "name": name,
+                "key": key,
+                "test": scores.score(study.data, machine.test, study.y_test),
+                "ridge": machine.ridge,
+                "loo": scores.score(study.data, machine.train_loo, study.y),
+            }
+        )
+    test = scores.score(study.data, trained, study.y_test)
+    rows.append({"name": "trained network", "key": "network", "test": test, "ridge": None, "loo": None})
+    study.findings["machines"] = rows

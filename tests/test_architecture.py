@@ -1,0 +1,457 @@
+"""The network as data: one network however it is written, and an error with the path for what has no meaning."""
+
+import operator
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import ntkit
+from ntkit.architecture import VARIABLE, Expression, apply_expression, register_elementwise, trace
+from ntkit.architecture.expressions import split_argument, split_factor
+from ntkit.errors import InvalidInput, UnsupportedLayer
+
+Linear = ntkit.nn.Linear
+
+
+class Net(nn.Module):
+    """Two linear layers with `body` written between them by hand."""
+
+    def __init__(self, body, features=6, width=8):
+        super().__init__()
+        self.first, self.last = Linear(features, width, 1.3, 0.2), Linear(width, 1, 1.1)
+        self.mid = Linear(width, width, 1.2, 0.1)
+        self.relu, self.relu_in_place, self.identity = nn.ReLU(), nn.ReLU(inplace=True), nn.Identity()
+        self.cube, self.erf, self.sin, self.abs = ntkit.nn.Monomial(3), ntkit.nn.Erf(), ntkit.nn.Sin(), ntkit.nn.Abs()
+        self.body = body
+
+    def forward(self, x):
+        return self.last(self.body(self, self.first(torch.flatten(x, 1))))
+
+
+def kernel(body, **options):
+    return ntkit.InfiniteKernel(Net(body), **options)
+
+
+def images(n=5):
+    return torch.randn(n, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+# ---- one network, many ways to write it ----------------------------------------------------------------------------
+
+
+def _add_in_place(m, h):
+    y = m.mid(F.relu(h))
+    h += y
+    return torch.relu(h)
+
+
+RELU_NETS = {
+    "module": lambda m, h: m.relu(m.mid(m.relu(h))),
+    "functional": lambda m, h: F.relu(m.mid(F.relu(h))),
+    "method": lambda m, h: m.mid(h.relu()).relu(),
+    "torch": lambda m, h: torch.relu(m.mid(torch.relu(h))),
+    "method in place": lambda m, h: m.mid(h.relu_()).relu_(),
+    "functional in place": lambda m, h: F.relu(m.mid(F.relu(h, inplace=True)), True),
+    "leaky of slope 0": lambda m, h: F.leaky_relu(m.mid(F.relu(h)), negative_slope=0.0),
+    "dropout in eval mode": lambda m, h: F.relu(m.mid(F.dropout(F.relu(h), 0.5, training=False))),
+    "identity": lambda m, h: F.relu(m.mid(m.identity(F.relu(h)))),
+    "flattened again": lambda m, h: F.relu(m.mid(F.relu(h).flatten(1))),
+    "viewed again": lambda m, h: F.relu(m.mid(F.relu(h).view(h.size(0), 8))),
+}
+
+SKIP_NETS = {
+    "plus": lambda m, h: F.relu(h + m.mid(F.relu(h))),
+    "plus the other way": lambda m, h: F.relu(m.mid(F.relu(h)) + h),
+    "torch.add": lambda m, h: F.relu(torch.add(h, m.mid(F.relu(h)))),
+    "method": lambda m, h: F.relu(h.add(m.mid(F.relu(h)))),
+    "+=": _add_in_place,
+    "add_": lambda m, h: F.relu(h.add_(m.mid(F.relu(h)))),
+    "minus a negative": lambda m, h: F.relu(h - (-m.mid(F.relu(h)))),
+    "alpha": lambda m, h: F.relu(torch.add(h, m.mid(F.relu(h)), alpha=1)),
+    "iadd": lambda m, h: F.relu(operator.iadd(h, m.mid(F.relu(h)))),
+}
+
+
+class Flattening(nn.Module):
+    def __init__(self, flatten):
+        super().__init__()
+        self.flatten, self.layer = flatten, Linear(6, 1)
+
+    def forward(self, x):
+        return self.layer(self.flatten(x))
+
+
+FLATTENINGS = {
+    "module": nn.Flatten(),
+    "function": lambda x: torch.flatten(x, 1),
+    "function by keyword": lambda x: torch.flatten(x, start_dim=1),
+    "method": lambda x: x.flatten(1),
+    "view of size": lambda x: x.view(x.size(0), -1),
+    "view of shape": lambda x: x.view(x.shape[0], -1),
+    "view of size()": lambda x: x.view(x.size()[0], -1),
+    "view with the width": lambda x: x.view(-1, 6),
+    "reshape": lambda x: x.reshape(x.size(0), 6),
+    "reshape of a tuple": lambda x: torch.reshape(x, (x.shape[0], -1)),
+}
+
+
+def _assert_same(one, two):
+    x = images()
+    assert one == two
+    assert hash(one) == hash(two)
+    for which in ("nngp", "ntk"):
+        assert torch.equal(getattr(one, which)(x), getattr(two, which)(x))
+
+
+@pytest.mark.parametrize("name", RELU_NETS)
+def test_spellings_of_an_activation_are_one_network(name):
+    _assert_same(kernel(RELU_NETS[name]), kernel(RELU_NETS["module"]))
+
+
+@pytest.mark.parametrize("name", SKIP_NETS)
+def test_spellings_of_a_residual_sum_are_one_network(name):
+    _assert_same(kernel(SKIP_NETS[name]), kernel(SKIP_NETS["plus"]))
+
+
+@pytest.mark.parametrize("name", FLATTENINGS)
+def test_spellings_of_flattening_are_one_network(name):
+    one = ntkit.InfiniteKernel(Flattening(FLATTENINGS[name]))
+    _assert_same(one, ntkit.InfiniteKernel(nn.Sequential(nn.Flatten(), Linear(6, 1))))
+
+
+def test_modules_in_any_nesting_are_one_network():
+    flat = nn.Sequential(nn.Flatten(), Linear(6, 8), nn.ReLU(), nn.Dropout().eval(), Linear(8, 1))
+    nested = nn.Sequential(
+        nn.Flatten(), nn.Sequential(Linear(6, 8), nn.Sequential(nn.ReLU(inplace=True))), Linear(8, 1)
+    )
+    _assert_same(ntkit.InfiniteKernel(flat), ntkit.InfiniteKernel(nested))
+
+
+@pytest.mark.parametrize("body", [*RELU_NETS.values(), *SKIP_NETS.values(), lambda m, h: h * torch.sigmoid(h)])
+def test_pickle_round_trip(body):
+    one = ntkit.InfiniteKernel(Net(body)) if "mid" in body.__code__.co_names else _without_mid(body)
+    two = pickle.loads(pickle.dumps(one))
+    _assert_same(one, two)
+    assert two.hyperparameters == one.hyperparameters
+
+
+def _without_mid(body, **options):
+    net = Net(body)
+    del net.mid
+    return ntkit.InfiniteKernel(net, **options)
+
+
+def test_different_networks_are_not_equal():
+    kernels = [_without_mid(body) for body in (lambda m, h: h.relu(), lambda m, h: h.tanh(), lambda m, h: 2 * h.relu())]
+    kernels += [_without_mid(lambda m, h: h.relu(), tolerance=1e-6)]
+    assert len(set(kernels)) == 4
+    assert kernels[0] != "a kernel"
+
+
+# ---- what in-place operations mean -----------------------------------------------------------------------------------
+
+
+def _relu_in_place_then_add(m, h):
+    y = F.relu(h, inplace=True)
+    return y + h
+
+
+def _double_before_relu_in_place(m, h):
+    twice = 2 * h
+    h.relu_()
+    return twice - h
+
+
+def _augmented_seen_through_another_name(m, h):
+    before = h
+    h += 3.0
+    h *= 0.5
+    h -= 1.0
+    h /= 0.25
+    h **= 2
+    return before + h
+
+
+def _module_in_place(m, h):
+    m.relu_in_place(h)
+    return h
+
+
+@pytest.mark.parametrize(("in_place", "plain"), [
+    (_relu_in_place_then_add, lambda m, h: 2 * F.relu(h)),
+    (_double_before_relu_in_place, lambda m, h: 2 * h - F.relu(h)),
+    (_augmented_seen_through_another_name, lambda m, h: 2 * (((h + 3.0) * 0.5 - 1.0) / 0.25) ** 2),
+    (_module_in_place, lambda m, h: F.relu(h)),
+])  # fmt: skip
+def test_in_place_operations_change_what_later_ones_see(in_place, plain):
+    _assert_same(_without_mid(in_place), _without_mid(plain))
+    net, h = Net(plain), torch.randn(4, 8)
+    torch.testing.assert_close(in_place(net, h.clone()), plain(net, h))
+
+
+def test_an_in_place_operation_on_reshaped_memory_is_refused():
+    def body(x):
+        flat = x.view(-1, 6)
+        flat *= 2
+        return x.flatten(1)
+
+    with pytest.raises(UnsupportedLayer, match="overwrites a tensor that another shape views"):
+        trace(Flattening(body))
+
+
+# ---- scales and elementwise functions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "same"), [
+    (lambda m, h: h + h, lambda m, h: 2 * h),
+    (lambda m, h: (3 * h - h) / 4, lambda m, h: h * 0.5),
+    (lambda m, h: -F.relu(h), lambda m, h: F.relu(h) * -1),
+    (lambda m, h: torch.neg(h.neg()), lambda m, h: h * 1.0),
+    (lambda m, h: F.relu(h + h), lambda m, h: F.relu(2 * h)),
+    (lambda m, h: h**2, lambda m, h: torch.square(h)),
+    (lambda m, h: h**3, lambda m, h: m.cube(h)),
+    (lambda m, h: torch.special.erf(h), lambda m, h: m.erf(h)),
+    (lambda m, h: torch.sin(h), lambda m, h: m.sin(h)),
+    (lambda m, h: abs(h), lambda m, h: m.abs(h)),
+])  # fmt: skip
+def test_equal_functions_are_equal_data(body, same):
+    _assert_same(_without_mid(body), _without_mid(same))
+
+
+def test_a_scaled_argument_keeps_the_closed_form_outside_and_one_function_inside():
+    assert split_argument(Expression("relu", (Expression("mul", (VARIABLE, 2.0)),))) == (
+        2.0,
+        Expression("relu", (VARIABLE,)),
+    )
+    quick = Expression("mul", (VARIABLE, Expression("sigmoid", (Expression("mul", (1.7, VARIABLE)),))))
+    assert split_argument(quick) == (1.0, quick)
+    assert split_factor(Expression("sub", (Expression("mul", (3.0, quick)), quick))) == (2.0, quick)
+
+
+def test_expressions_evaluate_to_what_torch_computes():
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    tree = Expression("mul", (VARIABLE, Expression("sigmoid", (Expression("sub", (1.0, VARIABLE)),))))
+    torch.testing.assert_close(apply_expression(tree, x), x * torch.sigmoid(1 - x))
+    assert str(tree) == "mul(x, sigmoid(sub(1.0, x)))"
+    with pytest.raises(TypeError, match="is no function of x"):
+        apply_expression(2.0, x)
+
+
+# ---- completeness: nothing is ignored --------------------------------------------------------------------------------
+
+
+class Bent(nn.Module):
+    """A small network with something wrong in it, given as (attributes, forward)."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.block = nn.Sequential(Linear(3, 3), nn.ReLU())
+        self.run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, self.block(x))
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+
+def _tied():
+    one = Linear(3, 3)
+    two = Linear(3, 3)
+    two.weight = one.weight
+    return nn.Sequential(one, two)
+
+
+def _with_buffer():
+    model = nn.Sequential(Linear(3, 1))
+    model.register_buffer("mean", torch.zeros(3))
+    return model
+
+
+def _with_extra_parameter():
+    layer = Linear(3, 1)
+    layer.extra = nn.Parameter(torch.zeros(2))
+    return nn.Sequential(layer)
+
+
+def _hooked():
+    model = nn.Sequential(Linear(3, 3), nn.ReLU())
+    model[1].register_forward_hook(lambda module, args, output: 2 * output)
+    return model
+
+
+def _patched():
+    model = nn.Sequential(Linear(3, 3), nn.ReLU())
+    model[1].forward = lambda x: 2 * x
+    return model
+
+
+def _used_twice():
+    layer = Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def _refused(forward, **parts):
+    return lambda: Bent(forward, **parts)
+
+
+UNSUPPORTED = {
+    "unused parameter": (_refused(lambda m, h: h, spare=nn.Parameter(torch.ones(2))), "parameter 'spare' of shape .2,. is not"),
+    "unused layer": (_refused(lambda m, h: h, spare=Linear(3, 3)), "parameter 'spare.weight' .* is not accounted for"),
+    "parameter in forward": (_refused(lambda m, h: m.gain * h, gain=nn.Parameter(torch.ones(3))), "forward uses 'gain' directly"),
+    "buffer": (_with_buffer, "the buffer 'mean' of shape .3,. is not accounted for"),
+    "extra parameter of a layer": (_with_extra_parameter, "the parameter '0.extra' .* is not accounted for"),
+    "tied weights": (_tied, "weight of Linear at '1' is used twice in forward .first at '0'."),
+    "layer used twice": (_used_twice, "weight of Linear at '0' is used twice in forward .first at '0'."),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3)), "Conv2d at '0' has no rule"),
+    "own convolution": (lambda: nn.Sequential(ntkit.nn.Conv2d(1, 1, 3)), "Conv2d at '0' has no rule"),
+    "batch norm": (lambda: nn.Sequential(Linear(3, 3), nn.BatchNorm1d(3).eval()), "BatchNorm1d at '1' has no rule"),
+    "layer norm": (_refused(lambda m, h: m.norm(h), norm=nn.LayerNorm(3)), "LayerNorm at 'norm' has no rule"),
+    "attention": (_refused(lambda m, h: m.att(h, h, h)[0], att=nn.MultiheadAttention(4, 2)), "'att'"),
+    "prelu": (_refused(lambda m, h: m.act(h), act=nn.PReLU()), "PReLU at 'act' has no rule"),
+    "softmax": (_refused(lambda m, h: m.act(h), act=nn.Softmax(1)), "Softmax at 'act' has no rule"),
+    "subclass of Linear": (_refused(lambda m, h: m.own(h), own=OwnLinear(3, 3)), "OwnLinear at 'own' is a subclass of Linear"),
+    "weight norm": (
+        _refused(lambda m, h: m.own(h), own=nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), "at 'own' is a subclass of"),
+    "module made in forward": (_refused(lambda m, h: nn.ReLU()(h)), "cannot be traced: module is not installed as a submod"),
+    "forward hook": (_hooked, "ReLU at '1' has a forward hook"),
+    "patched forward": (_patched, "ReLU at '1' has a forward hook or a forward replaced"),
+    "branch on values": (lambda: nn.Sequential(Linear(3, 3), Branches()), "cannot be traced: .*register_elementwise"),
+    "len": (_refused(lambda m, h: h.reshape(len(h), -1)), "cannot be traced: .*len"),
+    "tuple output": (_refused(lambda m, h: (h, h)), "returns tuple .*one tensor is wanted"),
+    "nothing returned": (_refused(lambda m, h: None), "returns NoneType"),
+    "training dropout": (_refused(lambda m, h: m.drop(h), drop=nn.Dropout()), "Dropout at 'drop' is in training mode"),
+    "functional dropout": (_refused(lambda m, h: F.dropout(h)), "is in training mode, .*call model.eval"),
+    "concatenation": (_refused(lambda m, h: torch.cat([h, h], 1)), "'cat' has no rule"),
+    "reduction": (_refused(lambda m, h: h.mean(1)), "'mean' has no rule"),
+    "maximum along an axis": (_refused(lambda m, h: torch.max(h, 1)), "reduces over an axis"),
+    "part of a tensor": (_refused(lambda m, h: h[:, 0]), "takes a part of a tensor"),
+    "transpose": (_refused(lambda m, h: h.T), "reads the attribute 'T'"),
+    "matrix product": (_refused(lambda m, h: h @ h), "'matmul' has no rule"),
+    "product of layers": (_refused(lambda m, h: h * m.other(h), other=Linear(3, 3)), "two different tensors by 'mul'"),
+    "a tensor as constant": (_refused(lambda m, h: h * torch.ones(3)), "forward uses '_tensor_constant0' directly"),
+    "out=": (_refused(lambda m, h: torch.tanh(h, out=h)), "'tanh' is called with arguments that have no rule"),
+    "rounding mode": (_refused(lambda m, h: torch.div(h, 2, rounding_mode="floor")), "called with arguments that have no rule"),
+    "flatten from 0": (_refused(lambda m, h: torch.flatten(h)), "mixes samples or keeps axes"),
+    "view that keeps axes": (_refused(lambda m, h: h.view(-1, 3, 1)), "only a reshape to .batch, features."),
+    "centred": (lambda: ntkit.center(nn.Sequential(Linear(3, 1))), "its ntk times scale² is the centred network's"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_has_no_meaning_is_named_with_its_path(name):
+    make, text = UNSUPPORTED[name]
+    model = make()
+    before = set(vars(model))
+    with pytest.raises(UnsupportedLayer, match=text):
+        ntkit.InfiniteKernel(model, w_std=1.0, b_std=0.0)
+    assert set(vars(model)) == before, "tracing left something on the model"
+
+
+INVALID = {
+    "two inputs": (TwoInputs, "must take one input, got x, mask"),
+    "no module": (lambda: torch.relu, "must be a torch.nn.Module, got builtin_function"),
+    "sizes do not fit": (lambda: nn.Sequential(Linear(3, 4), Linear(5, 1)), "Linear at '1' takes 5 features, but 4 arrive"),
+    "sum of two widths": (_refused(lambda m, h: h + m.other(h), other=Linear(3, 1)), "'add' adds tensors of one shape, of 3"),
+    "view of a wrong width": (_refused(lambda m, h: h.view(-1, 4)), "reshapes to 4 features, but 3 arrive"),
+    "view of no width": (_refused(lambda m, h: h.view(-1, -1)), "reshapes to .-1, -1.; give one of the sizes"),
+    "infinite factor": (_refused(lambda m, h: h * float("inf")), "'mul' combines a tensor with inf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_cannot_run_is_invalid(unchecked, name):
+    make, text = INVALID[name]
+    with pytest.raises(InvalidInput, match=text):
+        ntkit.InfiniteKernel(make())
+
+
+class ReadsDataTwice(nn.Module):
+    def __init__(self, second):
+        super().__init__()
+        self.one, self.two = Linear(3, second), Linear(second, 1)
+        self.skip = Linear(4, 1)
+
+    def forward(self, x):
+        return self.two(self.one(x)) + self.skip(x)
+
+
+def test_layers_that_disagree_on_the_width_of_the_data_are_invalid():
+    with pytest.raises(InvalidInput, match="Linear at 'skip' takes 4 features, but 3 arrive"):
+        trace(ReadsDataTwice(5))
+
+
+# ---- a user's own functions --------------------------------------------------------------------------------------
+
+
+@register_elementwise
+class Wave(nn.Module):
+    """Branches on values, so it cannot be traced."""
+
+    def __init__(self, a, hidden=1.0, inner=None):
+        super().__init__()
+        self.a, self._hidden, self.inner = torch.tensor([a, a]), hidden, inner or nn.Tanh()
+
+    def forward(self, x):
+        return self.a[0] * torch.sin(self._hidden * self.inner(x)) if bool(x.abs().max() >= 0) else x
+
+
+def test_a_registered_module_is_one_function_compared_by_all_it_holds():
+    nets = [nn.Sequential(Linear(3, 4), wave, Linear(4, 1)) for wave in (Wave(1.0), Wave(1.0), Wave(1.0000001))]
+    nets += [nn.Sequential(Linear(3, 4), wave, Linear(4, 1)) for wave in (Wave(1.0, 2.0), Wave(1.0, 1.0, nn.Sigmoid()))]
+    kernels = [ntkit.InfiniteKernel(net) for net in nets]
+    assert kernels[0] == kernels[1]
+    assert hash(kernels[0]) == hash(kernels[1])
+    assert len(set(kernels)) == 4
+    assert pickle.loads(pickle.dumps(kernels[0])) == kernels[0]
+
+
+def test_a_registered_function_equals_the_same_one_written_out():
+    register_elementwise(torch.special.log_ndtr)
+    x = torch.randn(4, 6, dtype=torch.float64)
+    one = _without_mid(lambda m, h: torch.special.log_ndtr(h))
+    two = _without_mid(lambda m, h: F.softplus(h))
+    assert one != two
+    assert torch.isfinite(one.ntk(x)).all()
+
+
+def test_register_elementwise_refuses_what_is_no_function(unchecked):
+    with pytest.raises(InvalidInput, match="takes a torch.nn.Module class or a function, got 3"):
+        register_elementwise(3)
+
+
+def test_a_network_prints_one_operation_a_line():
+    text = str(trace(Net(RELU_NETS["module"])))
+    assert text.count("\n") == 6
+    assert "mid" in text
+    assert "LeakyReLU" in text
+
+
+def test_optional_arguments_of_forward_take_their_defaults():
+    class Optional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Linear(3, 1)
+
+        def forward(self, x, scale=2.0, mask=None):
+            assert mask is None
+            return scale * self.layer(x)
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    torch.testing.assert_close(ntkit.InfiniteKernel(Optional()).nngp(x), 4 * x @ x.T / 3)

@@ -1,0 +1,144 @@
+"""Layers in NTK parameterisation compute what they say, and a plain model is rewritten faithfully or refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import ntkit
+from ntkit.errors import InvalidInput
+
+
+def test_linear_scales_stand_in_the_forward_pass():
+    layer = ntkit.nn.Linear(5, 3, w_std=1.3, b_std=0.4).double()
+    x = torch.randn(7, 5, dtype=torch.float64)
+    expected = 1.3 / math.sqrt(5) * x @ layer.weight.T + 0.4 * layer.bias
+    torch.testing.assert_close(layer(x), expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize(("layer", "conv", "shape"), [
+    (ntkit.nn.Conv1d(3, 4, 5, padding=2, w_std=1.3, b_std=0.4), nn.functional.conv1d, (2, 3, 9)),
+    (ntkit.nn.Conv2d(3, 4, (5, 5), padding=2, w_std=1.3, b_std=0.4), nn.functional.conv2d, (2, 3, 9, 8)),
+])  # fmt: skip
+def test_convolution_fan_in_counts_the_whole_window_also_at_edges(layer, conv, shape):
+    layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
+    fan_in = 3 * 5 ** (len(shape) - 2)
+    expected = conv(x, layer.weight * 1.3 / math.sqrt(fan_in), 0.4 * layer.bias, padding=2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **k: ntkit.nn.Linear(400, 400, **k),
+    lambda **k: ntkit.nn.Conv1d(80, 80, 25, **k),
+    lambda **k: ntkit.nn.Conv2d(80, 80, 5, **k),
+])  # fmt: skip
+def test_parameters_are_standard_normal_and_bias_needs_a_scale(make):
+    layer = make(w_std=3.0, b_std=2.0)
+    assert abs(float(layer.weight.detach().mean())) < 0.02
+    assert abs(float(layer.weight.detach().std()) - 1) < 0.02
+    assert abs(float(layer.bias.detach().std()) - 1) < 0.3
+    assert make(w_std=3.0).bias is None
+
+
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf, "1"])
+def test_bad_scales_are_refused(unchecked, scale):
+    for make in (lambda **k: ntkit.nn.Linear(2, 2, **k), lambda **k: ntkit.nn.Conv2d(2, 2, 3, **k)):
+        with pytest.raises(InvalidInput, match="w_std must be a finite number >= 0, got"):
+            make(w_std=scale)
+        with pytest.raises(InvalidInput, match="b_std must be a finite number >= 0, got"):
+            make(b_std=scale)
+
+
+@pytest.mark.parametrize(("module", "function"), [
+    (ntkit.nn.Erf(), torch.erf),
+    (ntkit.nn.Abs(), torch.abs),
+    (ntkit.nn.Sign(), torch.sign),
+    (ntkit.nn.Sin(2.0, 3.0, 0.5), lambda x: 2 * torch.sin(3 * x + 0.5)),
+    (ntkit.nn.Cos(2.0, 3.0, 0.5), lambda x: 2 * torch.cos(3 * x + 0.5)),
+    (ntkit.nn.Gaussian(2.0, -0.5), lambda x: 2 * torch.exp(-0.5 * x**2)),
+    (ntkit.nn.Monomial(3), lambda x: x * x * x),
+])  # fmt: skip
+def test_activations_compute_their_formula(module, function):
+    x = torch.linspace(-3, 3, 31, dtype=torch.float64)
+    torch.testing.assert_close(module(x), function(x), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("degree", [-1, 1.5, True])
+def test_a_monomial_needs_a_natural_degree(unchecked, degree):
+    with pytest.raises(InvalidInput, match="degree n must be an integer >= 0"):
+        ntkit.nn.Monomial(degree)
+
+
+def test_center_starts_at_zero_and_trains_the_given_model():
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    centred, x = ntkit.center(model, scale=2.0), torch.randn(5, 3)
+    start = model(x).detach()
+    assert centred(x).abs().max() == 0
+    assert [id(p) for p in centred.parameters() if p.requires_grad] == [id(p) for p in model.parameters()]
+    with torch.no_grad():
+        model[0].weight += 0.1
+    torch.testing.assert_close(centred(x), 2 * (model(x) - start))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf])
+def test_center_refuses_a_scale_that_is_not_positive(scale):
+    with pytest.raises(InvalidInput, match="scale must be a finite number > 0"):
+        ntkit.center(nn.Linear(2, 1), scale)
+
+
+class _Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, stride=2, padding=1, padding_mode="circular")
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8, 3, bias=False), nn.Linear(3, 2).requires_grad_(False))
+        self.head_again = self.head[1]
+
+    def forward(self, x):
+        return self.head(self.conv(x))
+
+
+def test_ntk_parameterize_rewrites_a_copy_and_keeps_everything_else():
+    plain = _Block().eval()
+    before = {name: p.clone() for name, p in plain.state_dict().items()}
+    new = ntkit.ntk_parameterize(plain, w_std=1.5, b_std=0.1)
+    assert all(torch.equal(before[name], p) for name, p in plain.state_dict().items())
+    assert new.conv.stride == (2, 2)
+    assert new.conv.padding_mode == "circular"
+    assert new.head[1].bias is None
+    assert new.head_again is new.head[1]
+    assert not new.head[2].weight.requires_grad
+    assert not new.head[2].bias.requires_grad
+    assert not new.head[2].training
+    assert new(torch.randn(4, 1, 4, 4)).shape == (4, 2)
+    assert [m.w_std for m in new.modules() if hasattr(m, "w_std")] == [1.5, 1.5, 1.5]
+
+
+def test_ntk_parameterize_redraws_own_layers_at_their_own_scale():
+    layer = ntkit.nn.Linear(50, 50, w_std=0.7)
+    new = ntkit.ntk_parameterize(layer, w_std=9.0)
+    assert new.w_std == 0.7
+    assert not torch.equal(new.weight, layer.weight)
+
+
+class _OwnLinear(nn.Linear):
+    pass
+
+
+def _tied():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(("model", "text"), [
+    (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "ConvTranspose2d at '0' has no counterpart"),
+    (nn.Sequential(nn.Conv3d(1, 1, 3)), "Conv3d at '0' has no counterpart"),
+    (nn.Sequential(_OwnLinear(3, 3)), "_OwnLinear at '0' has no counterpart"),
+    (nn.MultiheadAttention(4, 2), "at 'out_proj' has no counterpart"),
+    (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), "at '0' has no counterpart"),
+    (_tied(), "'1.weight' is shared with '0.weight'"),
+])  # fmt: skip
+def test_ntk_parameterize_refuses_what_it_would_change(model, text):
+    with pytest.raises(InvalidInput, match=text):
+        ntkit.ntk_parameterize(model)

@@ -1,0 +1,197 @@
+"""The main job end to end, and every bad input: a clear error, a non-zero exit, nothing written."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ntkit
+from ntkit.data import Dataset
+from ntkit.experiments import run_study
+
+SMALL = {"n_train": 60, "n_test": 60, "steps": 20, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "digits"
+    return ntkit.study("mlp:2x64:relu", "digits", out=out, **SMALL)
+
+
+def ntkit_command(*args, cwd):
+    return subprocess.run([sys.executable, "-m", "ntkit", *args], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_the_folder_holds_page_numbers_and_arrays(small):
+    assert sorted(p.name for p in small.folder.iterdir()) == ["arrays.npz", "index.html", "results.json"]
+    findings = json.loads((small.folder / "results.json").read_text())
+    assert findings == json.loads(json.dumps(small.findings))
+    with np.load(small.folder / "arrays.npz", allow_pickle=False) as stored:
+        assert set(stored.files) == set(small.arrays)
+    page = small.page.read_text()
+    assert "mlp:2x64:relu" in page
+    assert "<svg" in page
+
+
+def test_the_numbers_are_sound(small):
+    rates = small.findings["learning_rate"]
+    assert 0.7 < rates["found_centered"] / rates["predicted_initial"] < 1.5
+    assert small.findings["training"]["loss_end"] < small.findings["training"]["loss_start"]
+    assert small.findings["training"]["worst_gap_initial"] < 0.1
+    machines = {row["key"]: row for row in small.findings["machines"]}
+    assert set(machines) == {"nngp", "exact", "initial", "final", "network"}
+    assert machines["exact"]["test"] > 0.7
+    energy = small.arrays["label_energy_exact"]
+    assert energy[-1] == pytest.approx(1.0)
+    assert (np.diff(energy) >= -1e-12).all()
+    np.testing.assert_array_equal(np.diff(small.arrays["eigenvalues_initial"]) <= 0, True)
+    assert small.arrays["kernel_distance"][0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_same_seed_gives_identical_arrays(small, tmp_path):
+    again = ntkit.study("mlp:2x64:relu", "digits", out=tmp_path / "again", **SMALL)
+    for name, array in small.arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)
+    assert (small.folder / "arrays.npz").read_bytes() == (again.folder / "arrays.npz").read_bytes()
+    other = ntkit.study("mlp:2x64:relu", "digits", out=tmp_path / "other", seed=1, **SMALL)
+    assert not np.array_equal(small.arrays["train_loss_network"], other.arrays["train_loss_network"])
+
+
+def test_shuffled_labels_fall_to_chance(tmp_path):
+    result = ntkit.study(
+        "mlp:2x64:relu",
+        "digits",
+        out=tmp_path / "s",
+        n_train=300,
+        n_test=300,
+        steps=30,
+        shuffle_labels=True,
+        progress=False,
+    )
+    for row in result.findings["machines"]:
+        assert row["test"] < 0.2, row
+    lazy, spectrum = result.findings["lazy"], result.findings["spectrum"]
+    assert lazy["alignment_start"] < 2 * lazy["alignment_chance"]
+    assert spectrum["energy_exact"] < 3 * spectrum["energy_chance"]
+
+
+def test_a_module_without_exact_kernel_is_studied_all_the_same(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    before = [p.clone() for p in model.parameters()]
+    result = ntkit.study(model, "digits", out=tmp_path / "s", **SMALL)
+    assert "Conv2d at '0' has no rule" in result.findings["network"]["exact_why_not"]
+    assert result.findings["learning_rate"]["predicted_exact"] is None
+    assert {row["key"] for row in result.findings["machines"]} == {"initial", "final", "network"}
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_regression(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((120, 4))
+    y = np.sin(x[:, :1]) + x[:, 1:2]
+    data = Dataset("made", x[:80], y[:80], x[80:], y[80:], (), "Made by hand.", "regression")
+    result = ntkit.study("mlp:1x64:tanh", data, out=tmp_path / "s", **(SMALL | {"steps": 100}))
+    assert result.findings["metric"] == "R2"
+    assert {r["key"]: r["test"] for r in result.findings["machines"]}["exact"] > 0.8
+
+
+def test_preprocessing_is_applied_and_told(tmp_path):
+    result = ntkit.study("mlp:1x16:relu", "digits", out=tmp_path / "s", preprocessing=("standardize",), **SMALL)
+    assert result.findings["data"]["steps"] == ["standardize"]
+
+
+@pytest.mark.parametrize("moment", ["exact_kernels", "ask_learning_rate", "ask_machines"])
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, moment):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_study.parts, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ntkit.study("mlp:1x16:relu", "digits", out=tmp_path / "deep" / "s", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": 1.5}, "rate must lie between 0 and 1"),
+        ({"n_train": 1}, "n_train must be a whole number of at least 2, got 1"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"w_std": float("nan")}, "w_std must be a finite number >= 0, got nan"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"n_train": 5000}, "5000"),
+        ({"preprocessing": ("polish",)}, "polish"),
+    ],
+)
+def test_arguments_out_of_range(tmp_path, unchecked, change, message):
+    with pytest.raises(ntkit.errors.NtkitError, match=message):
+        ntkit.study("mlp:1x16:relu", "digits", out=tmp_path / "s", **(SMALL | change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_samples_for_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("ntkit._memory.available_bytes", lambda: 100_000)
+    with pytest.raises(ntkit.errors.MemoryLimitExceeded, match="a study of 60 training and 60 test samples needs"):
+        ntkit.study("mlp:1x16:relu", "digits", out=tmp_path / "s", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_command_writes_the_page(tmp_path):
+    done = ntkit_command(
+        "study", "mlp:1x16:relu", "digits", "--n-train", "40", "--n-test", "20", "--steps", "5", "--classes", "3,8",
+        "--quiet", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "stable up to" in done.stdout
+    assert (tmp_path / "study" / "index.html").is_file()
+    assert done.stderr == ""
+
+
+def bad_files(folder):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)), np.arange(20) % 2
+    with_nan = x.copy()
+    with_nan[4, 1] = np.nan
+    np.savez(folder / "nan.npz", X=with_nan, y=y)
+    np.savez(folder / "shape.npz", X=x, y=y[:7])
+    np.savez(folder / "pickle.npz", X=np.array([{"a": 1}] * 20, dtype=object), y=y)
+    (folder / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    (folder / "net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Linear(3, 2)\n")
+    (folder / "file").write_text("in the way")
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "extra", "message"),
+    [
+        ("mlp:1x8:relu", "npz:nan.npz", (), "NaN"),
+        ("mlp:1x8:relu", "npz:shape.npz", (), "20"),
+        ("mlp:1x8:relu", "npz:broken.npz", (), "broken.npz"),
+        ("mlp:1x8:relu", "npz:pickle.npz", (), "pickle"),
+        ("mlp:1x8:relu", "mnits", (), "mnist"),
+        ("mlp:1x8:swish7", "digits", (), "one of the activations"),
+        ("net.py:missing", "digits", (), "has no function 'missing'; its functions are build"),
+        ("net.py:build", "digits", (), "does not take samples of shape"),
+        ("mlp:1x8:relu", "digits", ("--out", "file"), "is a file"),
+        ("mlp:1x8:relu", "digits", ("--out", "/proc/nowhere"), "cannot be written"),
+        ("mlp:1x8:relu", "digits", ("--n-train", "999999"), "999999"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_nothing_written(tmp_path, network, data, extra, message):
+    bad_files(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    done = ntkit_command("study", network, data, "--quiet", "--n-test", "4", *extra, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_version(tmp_path):
+    assert ntkit_command("--version", cwd=tmp_path).stdout.strip() == f"ntkit {ntkit.__version__}"
