@@ -22,7 +22,8 @@ FOLDERS = (
     "ntkit.infinite.rules",
     "ntkit.cli",
     "ntkit.report",
-) + tuple(f"ntkit.{name}" for name in ntkit._FOLDERS)
+    *(f"ntkit.{name}" for name in ntkit._FOLDERS),
+)
 
 
 def public_names(module) -> list[str]:
@@ -105,7 +106,7 @@ def test_importing_ntkit_imports_nothing_heavy():
 
 
 def test_an_unknown_name_is_an_attribute_error_that_lists_the_known():
-    with pytest.raises(AttributeError, match="no attribute 'NTK'; it has .*InfiniteKernel"):
+    with pytest.raises(AttributeError, match=r"no attribute 'NTK'; it has .*InfiniteKernel"):
         ntkit.NTK  # noqa: B018
 
 

@@ -87,7 +87,10 @@ def _plane(function, slope, g, w):
 
     def dual(q1, q2, s):
         pairs = [one(*map(float, entry)) for entry in np.broadcast(q1, q2, s)]
-        return tuple(np.array(part).reshape(np.broadcast_shapes(q1.shape, q2.shape, s.shape)) for part in zip(*pairs))
+        return tuple(
+            np.array(part).reshape(np.broadcast_shapes(q1.shape, q2.shape, s.shape))
+            for part in zip(*pairs, strict=True)
+        )
 
     return dual
 
@@ -95,8 +98,8 @@ def _plane(function, slope, g, w):
 def kinked_dual(function, slope, kinks):
     """E over u, with the inner expectation over v given u cut exactly at the kinks: one fine panel rule each way.
 
-    The inner integral over v | u ~ N(c r2 g, r2² (1 − c²)) ends its panels at the kinks; the outer is smooth between the
-    kinks of σ(u) except for a boundary layer of width √(1 − c²), which the panels resolve for |c| < 0.99.
+    The inner integral over v | u ~ N(c r2 g, r2² (1 − c²)) ends its panels at the kinks; the outer is smooth between
+    the kinks of σ(u) but for a boundary layer of width √(1 − c²), which the panels resolve for |c| < 0.99.
     """
     t, w = np.polynomial.legendre.leggauss(20)
 
@@ -123,7 +126,10 @@ def kinked_dual(function, slope, kinks):
 
     def dual(q1, q2, s):
         pairs = [one(*map(float, entry)) for entry in np.broadcast(q1, q2, s)]
-        return tuple(np.array(part).reshape(np.broadcast_shapes(q1.shape, q2.shape, s.shape)) for part in zip(*pairs))
+        return tuple(
+            np.array(part).reshape(np.broadcast_shapes(q1.shape, q2.shape, s.shape))
+            for part in zip(*pairs, strict=True)
+        )
 
     return dual
 

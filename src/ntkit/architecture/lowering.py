@@ -77,7 +77,9 @@ _TABLE = [
     ElementwiseOp("cos", (ntkit.nn.Cos,), (torch.cos, "cos"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
     ElementwiseOp("sign", (ntkit.nn.Sign,), (torch.sign, torch.sgn, "sign", "sgn")),
     ElementwiseOp("gaussian", (ntkit.nn.Gaussian,), (), (("a", 1.0), ("b", -1.0))),
-    ElementwiseOp("pow", (), (torch.pow, pow, operator.pow, operator.ipow, "pow", "__pow__"), (("exponent", _REQUIRED),)),
+    ElementwiseOp(
+        "pow", (), (torch.pow, pow, operator.pow, operator.ipow, "pow", "__pow__"), (("exponent", _REQUIRED),)
+    ),
     ElementwiseOp("pow", (), (torch.square, "square"), (("exponent", 2),)),
     ElementwiseOp("mul", (), (operator.neg, torch.neg, "neg", "negative"), (("factor", -1.0),)),
     ElementwiseOp("tanh", (nn.Tanh,), (F.tanh, torch.tanh, "tanh")),

@@ -198,7 +198,7 @@ class Reader:
             )
         if id(layer.weight) in self.used:
             raise UnsupportedLayer(
-                f"the weight of Linear at '{path}' is used twice in forward (first at '{self.used[id(layer.weight)]}'), "
+                f"the weight of Linear at '{path}' is used twice (first at '{self.used[id(layer.weight)]}'), "
                 "and kernels of shared parameters have no rule; give each use a layer of its own"
             )
         self._require_features(x, layer.in_features, f"Linear at '{path}' takes")

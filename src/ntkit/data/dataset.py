@@ -30,6 +30,7 @@ class Dataset:
         task: "classification" or "regression".
         steps: names of the preprocessing steps applied, in order.
         notes: what a reader should know of those steps, such as directions that whitening dropped.
+        stands_in: whether shipped samples stand in for files that were not found; `source` says so.
 
     Raises:
         DataError: a wrong type or shape, an empty part, values that are not finite (located), inputs and
@@ -52,6 +53,7 @@ class Dataset:
     task: Task
     steps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stands_in: bool = False
 
     def __post_init__(self) -> None:
         for part, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):

@@ -33,6 +33,7 @@ class RawData:
     source: str
     task: Task
     pixel_max: int | None = None  # what is scaled to 1: 255 for bytes
+    stands_in: bool = False  # for files that were not found
 
 
 def reads_as_classes(values: Float[np.ndarray, "n"]) -> bool:

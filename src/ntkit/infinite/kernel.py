@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -96,7 +95,7 @@ class InfiniteKernel:
         InvalidInput: an argument is out of range.
 
     Example:
-        >>> import ntkit
+        >>> import ntkit, torch
         >>> model = nn.Sequential(ntkit.nn.Linear(3, 64, 2**0.5), nn.ReLU(), ntkit.nn.Linear(64, 1))
         >>> x = torch.eye(3, dtype=torch.float64)
         >>> InfiniteKernel(model).ntk(x)[0]
@@ -228,17 +227,17 @@ class InfiniteKernel:
             raise InvalidInput(
                 f"{name} must hold at least one sample of at least one feature, got shape {tuple(tensor.shape)}"
             )
-        if tensor.ndim > 2:
-            if any(isinstance(op, Read) and not op.flatten for op in self.program.instructions):
-                raise InvalidInput(
-                    f"{name} has shape {tuple(tensor.shape)}, but the model's first layer takes (n, features); put "
-                    "torch.nn.Flatten() in front of the model, or flatten the data"
-                )
+        if tensor.ndim > 2 and any(isinstance(op, Read) and not op.flatten for op in self.program.instructions):
+            raise InvalidInput(
+                f"{name} has shape {tuple(tensor.shape)}, but the model's first layer takes (n, features); put "
+                "torch.nn.Flatten() in front of the model, or flatten the data"
+            )
         rows = tensor.flatten(1)
         expected = self._in_features()
         if expected is not None and rows.shape[1] != expected:
             raise InvalidInput(
-                f"{name} has {rows.shape[1]} features a sample (shape {tuple(tensor.shape)}), but the model takes {expected}"
+                f"{name} has {rows.shape[1]} features a sample (shape {tuple(tensor.shape)}), but the model takes "
+                f"{expected}"
             )
         return rows.double()
 

@@ -23,7 +23,7 @@ _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core'
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the pairs: the data, and for each register second moments and, of activations, the samples' tables."""
+    """One side of the pairs: the data, second moments of each register, and the samples' tables of activations."""
 
     x: Float[Tensor, "n d"]
     moments: tuple[Tensor, ...]
@@ -190,10 +190,8 @@ def pair_step(
 
 @pair_step.register
 def _(op: ops.Read, interpreter, i, registers, left, right, want_ntk, in_line) -> Register:
-    if in_line:
-        distance = torch.zeros_like(left.moments[i])
-    else:
-        distance = squared_distances(left.x, right.x) / left.x.shape[1]
+    same = torch.zeros_like(left.moments[i])
+    distance = same if in_line else squared_distances(left.x, right.x) / left.x.shape[1]
     return Register(distance, torch.zeros_like(distance) if want_ntk else None)
 
 

@@ -86,8 +86,9 @@ def _replacement(layer: torch.nn.Module, w_std: float, b_std: float) -> torch.nn
     else:
         cls = Conv1d if isinstance(layer, torch.nn.Conv1d) else Conv2d
         new = cls(
-            layer.in_channels, layer.out_channels, layer.kernel_size, w_std=w_std, b_std=bias_std, stride=layer.stride,
-            padding=layer.padding, dilation=layer.dilation, groups=layer.groups, padding_mode=layer.padding_mode, **place,
+            layer.in_channels, layer.out_channels, layer.kernel_size, w_std=w_std, b_std=bias_std,
+            stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
+            padding_mode=layer.padding_mode, **place,
         )  # fmt: skip
     new.weight.requires_grad_(layer.weight.requires_grad)
     if new.bias is not None and layer.bias is not None:

@@ -1,10 +1,13 @@
 """Where a function is not smooth: found by bisection, so that quadrature can put the edges of its panels there.
 
 A panel is smooth when the Legendre coefficients of the function and of its slope fall to rounding on it; others are
-halved, until they are, or until what is left of them is a point. Steep but smooth places keep their short panels.
+halved, until they are, or until what is left of them is a point. The samples include the panel's ends (Gauss–Lobatto),
+or a kink between the last sample and the end would be missed. Steep but smooth places keep their short panels.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from ntkit.errors import InvalidInput, ToleranceNotReached
 from ntkit.infinite.dual.quadrature import value_and_slope
 
 _NODES = 24
-_PANELS = 96
+_PANELS = 192
 _SMOOTH = 1e-11
 _OFFSET = 0.6180339887  # keeps the first panels' edges away from round numbers, where kinks like to be
 _MOST = 256
@@ -43,10 +46,10 @@ def breakpoints(expression: Expression, reach: float) -> Tensor:
     edges = -reach - _OFFSET * width + width * np.arange(_PANELS + 2)
     floor = _rounding(expression, edges)
     left, right = _bisect(expression, edges, 1e-14 * reach, floor)
-    kinks = _smallest_of_each_cluster(left, right)
+    kinks = _where_panels_are_shortest(left, right)
     _refuse_poles(expression, kinks, reach)
     mesh = np.union1d(edges, kinks)
-    if bool(_is_smooth(expression, mesh[:-1], mesh[1:], floor).all()):
+    if bool(_is_smooth(expression, mesh[:-1], mesh[1:], floor, ends=False).all()):
         return torch.from_numpy(kinks)
     return torch.from_numpy(np.union1d(left, right))
 
@@ -59,7 +62,7 @@ def _bisect(
     kept: list[np.ndarray] = []
     depth = 0
     while len(left):
-        rough = ~_is_smooth(expression, left, right, floor)
+        rough = ~_is_smooth(expression, left, right, floor, ends=True)
         point = right - left < smallest
         if depth:
             kept.append(np.stack([left, right])[:, ~rough | point])
@@ -76,20 +79,30 @@ def _bisect(
     return panels[0], panels[1]
 
 
-def _smallest_of_each_cluster(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of each run of adjoining panels the middle of the smallest one, or the round number inside it."""
+def _where_panels_are_shortest(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Panels get shorter towards a kink: the places between longer ones, or longer ones and a gap."""
+    if len(left) == 0:
+        return np.zeros(0)
     order = np.argsort(left)
     left, right = left[order], right[order]
+    width = right - left
+    same = (np.abs(width[1:] / width[:-1] - 1) < 1e-3) & (left[1:] - right[:-1] <= 1e-3 * width[1:])
+    groups = np.split(np.arange(len(left)), np.flatnonzero(~same) + 1)
     kinks = []
-    for run in np.split(np.arange(len(left)), np.flatnonzero(left[1:] - right[:-1] > 1e-300) + 1):
-        if len(run):
-            small = run[np.argmin(right[run] - left[run])]
-            low, high = left[small], right[small]
-            margin = high - low  # the kink may lie on the edge of the panel
-            middle = (low + high) / 2
-            whole = round(middle, 6)
-            kinks.append(whole if low - margin <= whole <= high + margin else middle)
+    for g, group in enumerate(groups):
+        low, high, here = left[group[0]], right[group[-1]], width[group[0]]
+        beside = [groups[k] for k in (g - 1, g + 1) if 0 <= k < len(groups)]
+        touching = [p for p in beside if left[p[0]] - high <= here and low - right[p[-1]] <= here]
+        if all(width[p[0]] > here for p in touching):
+            kinks.append(_roundest(float(low), float(high)))
     return np.array(kinks)
+
+
+def _roundest(low: float, high: float) -> float:
+    """The number with the fewest decimals within [low, high] and a margin, as kinks like to be, else the middle."""
+    middle, margin = (low + high) / 2, (high - low) / 2
+    candidates = (round(middle, decimals) for decimals in range(7))
+    return next((c for c in candidates if low - margin <= c <= high + margin), middle)
 
 
 def _refuse_poles(expression: Expression, kinks: np.ndarray, reach: float) -> None:
@@ -107,6 +120,14 @@ def _refuse_poles(expression: Expression, kinks: np.ndarray, reach: float) -> No
             )
 
 
+@lru_cache
+def _lobatto(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss–Lobatto quadrature on [−1, 1]: the ends and the roots of P'_{n−1}."""
+    p = np.polynomial.legendre.Legendre.basis(n - 1)
+    t = np.concatenate([[-1.0], np.sort(p.deriv().roots()), [1.0]])
+    return t, 2 / (n * (n - 1) * p(t) ** 2)
+
+
 def _rounding(expression: Expression, edges: np.ndarray) -> tuple[float, float]:
     """What rounding may leave of function and slope: of their largest values, weighted as their squares are."""
     g = torch.linspace(-9.0, 9.0, 2**16, dtype=torch.float64)
@@ -115,11 +136,13 @@ def _rounding(expression: Expression, edges: np.ndarray) -> tuple[float, float]:
     return 1e-15 * float(value.max()), 1e-15 * float(slope.max())
 
 
-def _is_smooth(expression: Expression, left: np.ndarray, right: np.ndarray, floor: tuple[float, float]) -> np.ndarray:
+def _is_smooth(
+    expression: Expression, left: np.ndarray, right: np.ndarray, floor: tuple[float, float], *, ends: bool
+) -> np.ndarray:
     """Whether the Legendre coefficients of function and slope have fallen on each panel."""
     if len(left) == 0:
         return np.zeros(0, dtype=bool)
-    t, w = np.polynomial.legendre.leggauss(_NODES)
+    t, w = _lobatto(_NODES) if ends else np.polynomial.legendre.leggauss(_NODES)  # at a kink the slope is ambiguous
     x = (left + right)[:, None] / 2 + (right - left)[:, None] / 2 * t
     value, slope = value_and_slope(expression, torch.from_numpy(x))
     basis = np.polynomial.legendre.legvander(t, _NODES - 1) * w[:, None] * (np.arange(_NODES) + 0.5)

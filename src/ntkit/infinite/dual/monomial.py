@@ -31,8 +31,8 @@ def check(q, n):
     largest = variance(q.max() if q.numel() else q, n)
     if not bool(largest.isfinite().all()):
         raise InvalidInput(
-            f"Monomial({n}) overflows {q.dtype} for pre-activations of variance {float(q.max()):g}; use a lower degree, "
-            "float64, or smaller inputs"
+            f"Monomial({n}) overflows {q.dtype} for pre-activations of variance {float(q.max()):g}; use a lower "
+            "degree, float64, or smaller inputs"
         )
 
 

@@ -22,7 +22,7 @@ _INNER = (-9.0, -6.0, -3.5, -1.5, 0.0, 1.5, 3.5, 6.0, 9.0)
 _AROUND = (-9.0, -4.0, -1.5, 0.0, 1.5, 4.0, 9.0)  # in units of s/c around a kink's image
 _NODES = 10
 _CROSS_ALL = 16  # breaks up to which every two kinks' crossing is a panel's edge
-_EVALUATIONS_AT_ONCE = 4_000_000
+_EVALUATIONS_AT_ONCE = 200_000  # arrays of this size stay in cache; larger ones cost more in page faults than in sums
 
 
 def plane_moments(
@@ -45,7 +45,8 @@ def plane_moments(
     inner = len(_INNER) + 2 * k
     rows = max(1, _EVALUATIONS_AT_ONCE // (outer * inner * _NODES**2))
     parts = [
-        _moments(expression, *block, breaks) for block in zip(*(t.split(rows) for t in (r1, r2, apart)), strict=True)
+        _moments(expression, block[0], block[1], block[2], breaks)
+        for block in zip(*(t.split(rows) for t in (r1, r2, apart)), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 

@@ -30,6 +30,7 @@ from ntkit.architecture.expressions import Expression
 from ntkit.errors import InvalidInput, ToleranceNotReached
 from ntkit.infinite.dual.angle import half_sine_squared
 from ntkit.infinite.dual.base import Samples
+from ntkit.infinite.dual.elementary import sqrt
 from ntkit.infinite.dual.kinks import breakpoints
 from ntkit.infinite.dual.plane import plane_moments
 from ntkit.infinite.dual.quadrature import normal_nodes, value_and_slope
@@ -57,7 +58,8 @@ class Series:
         """Second moment, mean and Hermite coefficients for variances q (n,)."""
         if not 1e-13 <= self.tolerance < 1:
             raise ToleranceNotReached(
-                f"the tolerance must be at least 1e-13, which is what float64 holds, and below 1, got {self.tolerance:g}"
+                f"the tolerance must be at least 1e-13, which is what float64 holds, and below 1, got "
+                f"{self.tolerance:g}"
             )
         distinct, inverse = torch.unique(q.detach(), return_inverse=True)
         root = distinct.double().sqrt()
@@ -70,7 +72,10 @@ class Series:
                     f"{[round(float(b), 6) for b in breaks[:5]]}, where its quadrature has no exact derivative; use a "
                     "smooth activation, or one with a closed form"
                 )
-            root, inverse = q.double().sqrt(), None  # each sample keeps its own graph
+            # at 0 the correlation has no slope, but the moments have: they are taken a rounding beside it
+            q = q.clamp(min=1e-16 * float(distinct.max()))
+            root, inverse = sqrt(q.double()), None  # each sample keeps its own graph
+        tables: dict[str, Tensor] = {}
         for order in _ORDERS_WITH_KINKS if len(breaks) else _ORDERS:
             tables = _coefficients(self.expression, root, breaks, order)
             if self._converged(tables):
@@ -95,8 +100,9 @@ class Series:
         close = apart < _CLOSE
         order = self._order(left.tables, right.tables, torch.where(close, 1.0, apart))
         distance, covariance = _sum_far(one, two, 1 - apart, order, derivative)
-        slow = self._unconverged(one, two, apart, derivative)
-        for pairs, refine in ((close & ~slow, self._close), (slow, self._slow)):
+        same = (apart == 0) & (q1 == q2)  # a sample with itself: its own moments, exactly
+        slow = self._unconverged(one, two, apart, derivative) & ~same
+        for pairs, refine in ((close & ~slow & ~same, self._close), (slow, self._slow), (same, self._same)):
             if bool(pairs.any()):
                 rows, columns = torch.nonzero(pairs, as_tuple=True) if across else (pairs.nonzero()[:, 0],) * 2
                 refined = refine(left, right, rows, columns, apart[pairs])
@@ -132,6 +138,11 @@ class Series:
             for name in ("a", "b", "a_tail")
         }
         return _sum_close(one, two, apart)
+
+    @staticmethod
+    def _same(left: Samples, right: Samples, rows: Tensor, columns: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments of pairs (k,) of equal samples; the slopes of their distance vanish."""
+        return torch.zeros_like(apart), left.tables["b_square"][rows]
 
     def _slow(
         self, left: Samples, right: Samples, rows: Tensor, columns: Tensor, apart: Tensor
@@ -279,8 +290,8 @@ def _project(
 def _check_growth(expression: Expression, value: Tensor, weight: Tensor, whole_line: bool) -> None:
     if not bool(torch.isfinite(value).all()):
         raise InvalidInput(
-            f"the activation {expression} is not finite on the whole line, so its moments under a Gaussian do not exist; "
-            "use a function that is defined for every x"
+            f"the activation {expression} is not finite on the whole line, so its moments under a Gaussian do not "
+            "exist; use a function that is defined for every x"
         )
     if not whole_line:
         return
@@ -289,6 +300,6 @@ def _check_growth(expression: Expression, value: Tensor, weight: Tensor, whole_l
         edge = torch.maximum(integrand[:, 0], integrand[:, -1])
         if bool((edge > 1e-9 * integrand.amax(dim=1).clamp(min=1e-300)).any()):
             raise InvalidInput(
-                f"the activation {expression} grows too fast for pre-activations of this size: its second moment is not "
-                "reached within 14 standard deviations; use smaller weights or inputs"
+                f"the activation {expression} grows too fast for pre-activations of this size: its second moment is "
+                "not reached within 14 standard deviations; use smaller weights or inputs"
             )

@@ -1,0 +1,189 @@
+"""Completeness: what has no meaning here, or cannot run, is an error with its path, and nothing is ignored."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import ntkit
+from ntkit.architecture import trace
+from ntkit.errors import InvalidInput, UnsupportedLayer
+
+Linear = ntkit.nn.Linear
+
+
+class Bent(nn.Module):
+    """A small network with something wrong in it, given as (attributes, forward)."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.block = nn.Sequential(Linear(3, 3), nn.ReLU())
+        self.run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, self.block(x))
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+
+def _tied():
+    one = Linear(3, 3)
+    two = Linear(3, 3)
+    two.weight = one.weight
+    return nn.Sequential(one, two)
+
+
+def _with_buffer():
+    model = nn.Sequential(Linear(3, 1))
+    model.register_buffer("mean", torch.zeros(3))
+    return model
+
+
+def _with_extra_parameter():
+    layer = Linear(3, 1)
+    layer.extra = nn.Parameter(torch.zeros(2))
+    return nn.Sequential(layer)
+
+
+def _hooked():
+    model = nn.Sequential(Linear(3, 3), nn.ReLU())
+    model[1].register_forward_hook(lambda module, args, output: 2 * output)
+    return model
+
+
+def _patched():
+    model = nn.Sequential(Linear(3, 3), nn.ReLU())
+    model[1].forward = lambda x: 2 * x
+    return model
+
+
+def _used_twice():
+    layer = Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def _refused(forward, **parts):
+    return lambda: Bent(forward, **parts)
+
+
+UNSUPPORTED = {
+    "unused parameter": (
+        _refused(lambda m, h: h, spare=nn.Parameter(torch.ones(2))),
+        "parameter 'spare' of shape .2,. is not",
+    ),
+    "unused layer": (_refused(lambda m, h: h, spare=Linear(3, 3)), "parameter 'spare.weight' .* is not accounted for"),
+    "parameter in forward": (
+        _refused(lambda m, h: m.gain * h, gain=nn.Parameter(torch.ones(3))),
+        "forward uses 'gain' directly",
+    ),
+    "buffer": (_with_buffer, "the buffer 'mean' of shape .3,. is not accounted for"),
+    "extra parameter of a layer": (_with_extra_parameter, "the parameter '0.extra' .* is not accounted for"),
+    "tied weights": (_tied, "weight of Linear at '1' is used twice .first at '0'."),
+    "layer used twice": (_used_twice, "weight of Linear at '0' is used twice .first at '0'."),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3)), "Conv2d at '0' has no rule"),
+    "own convolution": (lambda: nn.Sequential(ntkit.nn.Conv2d(1, 1, 3)), "Conv2d at '0' has no rule"),
+    "batch norm": (lambda: nn.Sequential(Linear(3, 3), nn.BatchNorm1d(3).eval()), "BatchNorm1d at '1' has no rule"),
+    "layer norm": (_refused(lambda m, h: m.norm(h), norm=nn.LayerNorm(3)), "LayerNorm at 'norm' has no rule"),
+    "attention": (_refused(lambda m, h: m.att(h, h, h)[0], att=nn.MultiheadAttention(4, 2)), "'att'"),
+    "prelu": (_refused(lambda m, h: m.act(h), act=nn.PReLU()), "PReLU at 'act' has no rule"),
+    "softmax": (_refused(lambda m, h: m.act(h), act=nn.Softmax(1)), "Softmax at 'act' has no rule"),
+    "subclass of Linear": (
+        _refused(lambda m, h: m.own(h), own=OwnLinear(3, 3)),
+        "OwnLinear at 'own' is a subclass of Linear",
+    ),
+    "weight norm": (
+        _refused(lambda m, h: m.own(h), own=nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
+        "at 'own' is a subclass of",
+    ),
+    "module made in forward": (
+        _refused(lambda m, h: nn.ReLU()(h)),
+        "cannot be traced: module is not installed as a submod",
+    ),
+    "forward hook": (_hooked, "ReLU at '1' has a forward hook"),
+    "patched forward": (_patched, "ReLU at '1' has a forward hook or a forward replaced"),
+    "branch on values": (lambda: nn.Sequential(Linear(3, 3), Branches()), "cannot be traced: .*register_elementwise"),
+    "len": (_refused(lambda m, h: h.reshape(len(h), -1)), "cannot be traced: .*len"),
+    "tuple output": (_refused(lambda m, h: (h, h)), "returns tuple .*one tensor is wanted"),
+    "nothing returned": (_refused(lambda m, h: None), "returns NoneType"),
+    "training dropout": (_refused(lambda m, h: m.drop(h), drop=nn.Dropout()), "Dropout at 'drop' is in training mode"),
+    "functional dropout": (_refused(lambda m, h: F.dropout(h)), "is in training mode, .*call model.eval"),
+    "concatenation": (_refused(lambda m, h: torch.cat([h, h], 1)), "'cat' has no rule"),
+    "reduction": (_refused(lambda m, h: h.mean(1)), "'mean' has no rule"),
+    "maximum along an axis": (_refused(lambda m, h: torch.max(h, 1)), "reduces over an axis"),
+    "part of a tensor": (_refused(lambda m, h: h[:, 0]), "takes a part of a tensor"),
+    "transpose": (_refused(lambda m, h: h.T), "reads the attribute 'T'"),
+    "matrix product": (_refused(lambda m, h: h @ h), "'matmul' has no rule"),
+    "product of layers": (_refused(lambda m, h: h * m.other(h), other=Linear(3, 3)), "two different tensors by 'mul'"),
+    "a tensor as constant": (_refused(lambda m, h: h * torch.ones(3)), "forward uses '_tensor_constant0' directly"),
+    "out=": (_refused(lambda m, h: torch.tanh(h, out=h)), "'tanh' is called with arguments that have no rule"),
+    "rounding mode": (
+        _refused(lambda m, h: torch.div(h, 2, rounding_mode="floor")),
+        "called with arguments that have no rule",
+    ),
+    "flatten from 0": (_refused(lambda m, h: torch.flatten(h)), "mixes samples or keeps axes"),
+    "view that keeps axes": (_refused(lambda m, h: h.view(-1, 3, 1)), "only a reshape to .batch, features."),
+    "centred": (lambda: ntkit.center(nn.Sequential(Linear(3, 1))), "its ntk times scale² is the centred network's"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_has_no_meaning_is_named_with_its_path(name):
+    make, text = UNSUPPORTED[name]
+    model = make()
+    before = set(vars(model))
+    with pytest.raises(UnsupportedLayer, match=text):
+        ntkit.InfiniteKernel(model, w_std=1.0, b_std=0.0)
+    assert set(vars(model)) == before, "tracing left something on the model"
+
+
+INVALID = {
+    "two inputs": (TwoInputs, "must take one input, got x, mask"),
+    "no module": (lambda: torch.relu, "must be a torch.nn.Module, got builtin_function"),
+    "sizes do not fit": (
+        lambda: nn.Sequential(Linear(3, 4), Linear(5, 1)),
+        "Linear at '1' takes 5 features, but 4 arrive",
+    ),
+    "sum of two widths": (
+        _refused(lambda m, h: h + m.other(h), other=Linear(3, 1)),
+        "'add' adds tensors of one shape, of 3",
+    ),
+    "view of a wrong width": (_refused(lambda m, h: h.view(-1, 4)), "reshapes to 4 features, but 3 arrive"),
+    "view of no width": (_refused(lambda m, h: h.view(-1, -1)), "reshapes to .-1, -1.; give one of the sizes"),
+    "infinite factor": (_refused(lambda m, h: h * float("inf")), "'mul' combines a tensor with inf"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_cannot_run_is_invalid(unchecked, name):
+    make, text = INVALID[name]
+    with pytest.raises(InvalidInput, match=text):
+        ntkit.InfiniteKernel(make())
+
+
+class ReadsDataTwice(nn.Module):
+    def __init__(self, second):
+        super().__init__()
+        self.one, self.two = Linear(3, second), Linear(second, 1)
+        self.skip = Linear(4, 1)
+
+    def forward(self, x):
+        return self.two(self.one(x)) + self.skip(x)
+
+
+def test_layers_that_disagree_on_the_width_of_the_data_are_invalid():
+    with pytest.raises(InvalidInput, match=r"Linear at 'skip' takes 4 features, but 3 arrive"):
+        trace(ReadsDataTwice(5))
