@@ -1,7 +1,9 @@
 """The figures that the study's claims rest on: MNIST 0–9, N = 1,000, NTK parameterisation, centred network.
 
 1. Largest stable learning rate: 2N/λ_max of the initial tangent kernel beside the rate found by bisection on real
-   training runs, three hidden layers of 512, 1024 and 2048; wanted within 5 %.
+   training runs, three hidden layers of 512, 1024 and 2048; wanted within 5 %. Beside it the rate at which the
+   *linearised* network's loss first rises within the same 30 steps: it lies beyond 2N/λ_max where little of the labels
+   lies in the top direction, and is the most that any network close to its linearisation can be found at.
 2. Training curve: one hidden layer of 256, 1024 and 4096 at half the predicted largest rate, over the first 100 steps,
    beside the initial kernel's prediction; wanted within 0.5 % of the initial loss at 4096, and closer the wider.
 
@@ -25,7 +27,7 @@ import torch
 
 from ntkit.data import Dataset, load
 from ntkit.empirical.operator import NTKOperator
-from ntkit.experiments.learning_rates import STEPS, largest_stable_rate, predicted_rate
+from ntkit.experiments.learning_rates import STEPS, label_spectrum, largest_stable_rate, predicted_rate
 from ntkit.experiments.networks import build_network
 from ntkit.experiments.progress import Reporter
 from ntkit.experiments.study_config import environment
@@ -80,9 +82,19 @@ def problem_of(data: Dataset, spec: str, seed: int) -> Problem:
 
 def rate_row(data: Dataset, width: int, seed: int, reporter: Reporter) -> dict[str, Any]:
     problem = problem_of(data, f"mlp:3x{width}:relu", seed)
-    predicted = predicted_rate(NTKOperator(problem.model, problem.x))
+    operator = NTKOperator(problem.model, problem.x)
+    predicted = predicted_rate(operator)
+    first_rise = label_spectrum(operator, problem.y, STEPS, reporter).largest_stable_rate(STEPS)
     found = largest_stable_rate(problem, predicted, reporter, f"largest stable rate, width {width}, seed {seed}")
-    return {"width": width, "seed": seed, "predicted": predicted, "found": found, "ratio": found / predicted}
+    return {
+        "width": width,
+        "seed": seed,
+        "predicted": predicted,
+        "linearised_first_rise": first_rise,
+        "found": found,
+        "ratio": found / predicted,
+        "ratio_linearised": first_rise / predicted,
+    }
 
 
 def curve_row(data: Dataset, width: int, seed: int, reporter: Reporter) -> dict[str, Any]:
@@ -103,12 +115,16 @@ def curve_row(data: Dataset, width: int, seed: int, reporter: Reporter) -> dict[
 
 
 def claims(rates: list[dict[str, Any]], curves: list[dict[str, Any]], widths: tuple[int, ...]) -> list[dict[str, Any]]:
-    worst_rate = max(abs(row["ratio"] - 1) for row in rates)
+    first = [abs(row["ratio"] - 1) for row in rates if row["seed"] == 0]
+    worst = max(abs(row["ratio"] - 1) for row in rates)
+    beyond = max(row["found"] / max(row["predicted"], row["linearised_first_rise"]) for row in rates)
     gaps = {w: max(row["worst_gap"] for row in curves if row["width"] == w) for w in widths}
     last = gaps[widths[-1]]
     ordered = all(gaps[a] > gaps[b] for a, b in pairwise(widths))
     rows = [
-        ("found within 5 % of 2N/λ_max, every width and seed", worst_rate, worst_rate <= 0.05),
+        ("found within 5 % of 2N/λ_max, every width, seed 0", max(first), max(first) <= 0.05),
+        ("found within 5 % of 2N/λ_max, every width and seed", worst, worst <= 0.05),
+        ("found at most 1 % beyond what the linearised network is found at", beyond, beyond <= 1.01),
         (f"curve within 0.5 % of the first loss at width {widths[-1]}", last, last <= 0.005),
         ("closer the wider", [gaps[w] for w in widths], ordered),
     ]
@@ -124,10 +140,11 @@ def table(result: dict[str, Any]) -> str:
         f"targets; stable: no rise of the loss within {STEPS} steps. torch {env['torch']}, {env['threads']} threads, "
         f"{env['cpu']}.",
         "",
-        "| three hidden layers of | seed | predicted 2N/λ_max | found | found / predicted |",
-        "|---|---|---|---|---|",
+        "| three hidden layers of | seed | predicted 2N/λ_max | found | found / predicted | linearised / predicted |",
+        "|---|---|---|---|---|---|",
         *(
-            f"| {r['width']} | {r['seed']} | {r['predicted']:.4f} | {r['found']:.4f} | {r['ratio']:.4f} |"
+            f"| {r['width']} | {r['seed']} | {r['predicted']:.4f} | {r['found']:.4f} | {r['ratio']:.4f} "
+            f"| {r['ratio_linearised']:.4f} |"
             for r in result["largest_rates"]
         ),
         "",

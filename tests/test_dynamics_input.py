@@ -127,8 +127,8 @@ def test_bad_times_are_named(unchecked, times, message):
         ({"momentum": -0.1}, "momentum must be a number from 0"),
         ({"momentum": np.nan}, "momentum must be a number from 0"),
         ({"steps": -1}, "steps must be a whole number from 0, or an increasing sequence of them, got -1"),
-        ({"steps": True}, "steps must be a sequence or an array, got bool"),
-        ({"steps": 2.5}, "steps must be a sequence or an array, got float"),
+        ({"steps": True}, "steps must be a whole number, a sequence or an array, got bool"),
+        ({"steps": 2.5}, "steps must be a whole number, a sequence or an array, got float"),
         ({"steps": [0.5, 1.0]}, "increasing sequence of whole numbers, got dtype float64"),
         ({"steps": [0, 5, 3]}, "steps must increase strictly, but 5 is followed by 3"),
         ({"steps": [-2, 5]}, "steps must not be negative, got -2 at index 0"),
@@ -174,6 +174,14 @@ def test_losses_check_their_targets(unchecked):
         path.test_loss(np.arange(2))
     with pytest.raises(InvalidInput, match="computed without K_test"):
         gradient_descent(K, Y, lr=0.5, steps=3).test_loss(Y)
+
+
+@pytest.mark.parametrize("steps", [10**12, range(10**12 + 1)])
+def test_steps_too_many_to_list_are_refused(unchecked, steps):
+    text = r"a list of 1000000000001 steps needs 7.28 TiB, .*; pass fewer, as a sequence of the steps wanted"
+    with pytest.raises(MemoryLimitExceeded, match=text):
+        gradient_descent(K, Y, lr=0.5, steps=steps)
+    assert gradient_descent(K, Y, lr=0.5, steps=[0, 10**12]).train.shape == (2, 3)
 
 
 def test_sizes_are_said_before_anything_is_allocated(unchecked, monkeypatch):

@@ -7,7 +7,7 @@ from torch import nn
 
 import ntkit
 from ntkit import _memory
-from ntkit.errors import InvalidInput, MemoryLimitExceeded, ToleranceNotReached
+from ntkit.errors import InvalidInput, MemoryLimitExceeded, ToleranceNotReached, UnsupportedLayer
 from ntkit.infinite.distance import squared_distances
 
 
@@ -78,6 +78,14 @@ WRONG = {
     "a list": (lambda: [[1.0, 2.0, 3.0, 4.0]], "x1 must be a torch tensor or a numpy array, got list"),
     "NaN": (lambda: torch.full((3, 4), torch.nan), "x1 must be finite, got 12 value.s. .* the first at index .0, 0."),
     "infinity": (lambda: np.full((3, 4), np.inf), "x1 must be finite"),
+    "sparse": (
+        lambda: torch.eye(3, 4).to_sparse(),
+        r"x1 must be a dense tensor, got layout torch.sparse_coo; convert it with x.to_dense\(\)",
+    ),
+    "no values": (
+        lambda: torch.ones(3, 4, device="meta"),
+        "x1 must be a dense tensor with values, got one on the meta",
+    ),
     "no axis of features": (lambda: torch.ones(4), "at least one sample of at least one feature, got shape .4,."),
     "no samples": (lambda: torch.ones(0, 4), "got shape .0, 4."),
     "no features": (lambda: torch.ones(3, 0), "got shape .3, 0."),
@@ -113,12 +121,24 @@ def test_sides_must_agree(unchecked, x1, x2, text):
         KERNEL(x1, x2)
 
 
-def test_sides_must_agree_on_the_width_where_the_model_does_not_say_it(unchecked):
-    kernel = ntkit.InfiniteKernel(nn.Flatten())
-    x = data()
-    torch.testing.assert_close(kernel.nngp(x), x @ x.T / 4)
-    with pytest.raises(InvalidInput, match=r"x1 has 4 features a sample and x2 has 3; they must agree"):
-        kernel(x, data(5, 3))
+@pytest.mark.parametrize("model", [nn.Sequential(), nn.Flatten(), nn.Sequential(nn.Dropout(0.5), nn.Identity()).eval()])
+def test_a_model_without_weights_has_no_kernel(model):
+    with pytest.raises(UnsupportedLayer, match=r"the model has no layer with weights .* put a linear layer in it"):
+        ntkit.InfiniteKernel(model)
+
+
+def test_weights_that_the_output_does_not_see_do_not_count():
+    class Skips(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.aside = ntkit.nn.Linear(4, 4)
+
+        def forward(self, x):
+            self.aside(x)
+            return x
+
+    with pytest.raises(UnsupportedLayer, match="no layer with weights between its input and its output"):
+        ntkit.InfiniteKernel(Skips())
 
 
 def test_images_need_a_flatten():
@@ -157,7 +177,35 @@ def test_the_plan_says_what_a_kernel_costs():
     assert [path for path, _ in plan.duals] == ["2", "2"], "the same activation module stands at two places"
     assert "Series" in str(plan)
     assert "half of them by symmetry" in str(plan)
-    assert "ClosedForm" in str(KERNEL.plan((3, 4)))
+    assert "dual       2: ReLU, ClosedForm" in str(KERNEL.plan((3, 4)))
+    assert "dual       2: tanh(x), Series" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        (5, "must be a tuple of at least two whole numbers from 1, samples first, got 5; pass tuple.x.shape."),
+        ((5,), r"at least two whole numbers from 1, samples first, got \(5,\)"),
+        ([3, 4], r"must be a tuple of .*got \[3, 4\]"),
+        ((-1, 4), r"got \(-1, 4\)"),
+        ((0, 4), r"got \(0, 4\)"),
+        ((3.0, 4), r"got \(3.0, 4\)"),
+        ((True, 4), r"got \(True, 4\)"),
+        ((), r"got \(\)"),
+        ((3, 5), r"has 5 features a sample \(shape \(3, 5\)\), but the model takes 4"),
+    ],
+)
+def test_a_plan_is_only_made_for_shapes_the_model_takes(unchecked, shape, text):
+    with pytest.raises(InvalidInput, match="^shape .*" + text):
+        KERNEL.plan(shape)
+    with pytest.raises(InvalidInput, match="^shape2 .*" + text):
+        KERNEL.plan((3, 4), shape)
+
+
+def test_a_plan_knows_images_and_flattening():
+    assert KERNEL.plan((3, 1, 2, 2)).n == 3
+    with pytest.raises(InvalidInput, match=r"shape has shape \(3, 2, 2\), .*put torch.nn.Flatten"):
+        ntkit.InfiniteKernel(nn.Sequential(ntkit.nn.Linear(4, 1))).plan((3, 2, 2))
 
 
 # ---- squared distances -----------------------------------------------------------------------------------------------
@@ -227,16 +275,17 @@ def test_gradients_equal_central_differences(activation, which):
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_gradients_at_identical_rows_have_no_nan_and_are_those_of_the_kernel(activation):
-    """x1 and x2 share a row: arccos has no derivative there, but the nngp has one."""
+@pytest.mark.parametrize("which", ["nngp", "ntk"])
+def test_gradients_at_identical_rows_equal_central_differences(activation, which):
+    """x1 and x2 share a row: arccos has no derivative there, but the nngp has one; the NTK's cone counts as level."""
     kernel = ntkit.InfiniteKernel(mlp(activation), tolerance=1e-12)
     x2 = 0.7 * data(2, seed=1)
     x1 = torch.cat([x2[:1], 0.7 * data(1)])
     weights = data(2, 2, seed=2)
-    assert_gradient(lambda v: (kernel.nngp(v, x2) * weights).sum(), x1, atol=2e-6)
-    leaf = x1.clone().requires_grad_(True)
-    (grad,) = torch.autograd.grad((kernel.ntk(leaf, x2) * weights).sum(), leaf)
-    assert torch.isfinite(grad).all()
+    assert_gradient(lambda v: (getattr(kernel, which)(v, x2) * weights).sum(), x1, atol=2e-6)
+    twice = torch.cat([x1, x1[:1]])
+    square = data(3, 3, seed=3)
+    assert_gradient(lambda v: (getattr(kernel, which)(v) * square).sum(), twice, atol=2e-6)
 
 
 @pytest.mark.parametrize("activation", SMOOTH[2:])  # relu without bias has a cone at 0, and no derivative

@@ -195,7 +195,7 @@ NO_LIMIT = {
     "activation after an activation and a skip": (
         lambda m, x: F.relu(m.a(x) + F.relu(m.b(x))),
         "c",
-        "LeakyReLU at 'relu' reads the activation at 'relu'",
+        "^ReLU at 'relu' reads the activation at 'relu'",
     ),
     "activation of a sum of activations": (
         lambda m, x: F.tanh(F.relu(m.a(x)) + F.relu(m.b(x))),
@@ -205,8 +205,11 @@ NO_LIMIT = {
     "activation of the data": (
         lambda m, x: m.a(F.relu(x)),
         "bc",
-        "LeakyReLU at 'relu' reads the data, which is not Gaussian",
+        "^ReLU at 'relu' reads the data, which is not Gaussian",
     ),
+    "absolute value of the data": (lambda m, x: m.a(torch.abs(x)), "bc", "^Abs at 'abs' reads the data"),
+    "leaky": (lambda m, x: m.a(F.leaky_relu(x, 0.2)), "bc", r"^LeakyReLU\(0.2\) at 'leaky_relu' reads the data"),
+    "tanh": (lambda m, x: m.a(F.tanh(x)), "bc", r"^tanh\(x\) at 'tanh' reads the data"),
     "activation of data plus layer": (lambda m, x: F.relu(x + m.b(x)), "ac", "reads the data"),
     "data plus an activation": (
         lambda m, x: x + F.relu(m.b(x)),
@@ -305,7 +308,7 @@ def test_patterns_name_layers_and_own_layers_keep_their_scales():
         (
             {"w_std": {"7": 1.0}, "b_std": 0.0},
             InvalidInput,
-            "pattern '7' in w_std matches no plain layer; the plain layers are '0', '2', '4'",
+            "pattern '7' in w_std matches no plain layer; the plain layers are '0', '2', '4'$",
         ),
         ({"w_std": -1.0, "b_std": 0.0}, InvalidInput, "w_std of the layer at '0' must be a number >= 0"),
         ({"w_std": math.nan, "b_std": 0.0}, InvalidInput, "w_std of the layer at '0' must be a number >= 0"),
@@ -325,6 +328,16 @@ def test_patterns_name_layers_and_own_layers_keep_their_scales():
 def test_bad_scales_name_the_layer_and_the_option(unchecked, options, error, text):
     with pytest.raises(error, match=text):
         ntkit.InfiniteKernel(plain(), **options)
+
+
+def test_a_pattern_for_layers_that_all_state_their_own_scales_says_so():
+    model = nn.Sequential(Linear(5, 8), nn.ReLU(), Linear(8, 1))
+    with pytest.raises(InvalidInput, match=r"there are no plain layers: all of '0', '2' state their own scales$"):
+        ntkit.InfiniteKernel(model, w_std={"0": 1.0})
+    with pytest.raises(InvalidInput, match=r"matches no plain layer; the plain layers are '2'$"):
+        ntkit.InfiniteKernel(nn.Sequential(Linear(5, 8), nn.ReLU(), nn.Linear(8, 1)), w_std={"0": 1.0})
+    with pytest.raises(InvalidInput, match=r"matches no plain layer; the model has no layers with weights$"):
+        ntkit.InfiniteKernel(nn.Flatten(), w_std={"0": 1.0})
 
 
 # ---- real networks ---------------------------------------------------------------------------------------------------

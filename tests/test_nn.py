@@ -50,6 +50,21 @@ def test_bad_scales_are_refused(unchecked, scale):
             make(b_std=scale)
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ntkit.nn.Linear(0, 8), "ntkit.nn.Linear: in_features must be a whole number from 1, got 0"),
+        (lambda: ntkit.nn.Linear(4, 0), "ntkit.nn.Linear: out_features must be a whole number from 1, got 0"),
+        (lambda: ntkit.nn.Linear(4, 2.0), "ntkit.nn.Linear: out_features must be a whole number from 1, got 2.0"),
+        (lambda: ntkit.nn.Conv1d(-1, 8, 3), "ntkit.nn.Conv1d: in_channels must be a whole number from 1, got -1"),
+        (lambda: ntkit.nn.Conv2d(4, True, 3), "ntkit.nn.Conv2d: out_channels must be a whole number from 1, got True"),
+    ],
+)
+def test_layers_without_weights_are_refused(unchecked, make, text):
+    with pytest.raises(InvalidInput, match=text):
+        make()
+
+
 @pytest.mark.parametrize(("module", "function"), [
     (ntkit.nn.Erf(), torch.erf),
     (ntkit.nn.Abs(), torch.abs),

@@ -1,8 +1,10 @@
 """The main job end to end, and every bad input: a clear error, a non-zero exit, nothing written."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -82,8 +84,11 @@ def test_shuffled_labels_fall_to_chance(tmp_path):
 def test_a_module_without_exact_kernel_is_studied_all_the_same(tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     before = [p.clone() for p in model.parameters()]
-    result = ntkit.study(model, "digits", out=tmp_path / "s", **SMALL)
-    assert "Conv2d at '0' has no rule" in result.findings["network"]["exact_why_not"]
+    with pytest.raises(ntkit.errors.UnsupportedLayer, match=r"Conv2d at '0' has no rule.* --no-exact, or exact=False"):
+        ntkit.study(model, "digits", out=tmp_path / "s", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+    result = ntkit.study(model, "digits", out=tmp_path / "s", exact=False, **SMALL)
+    assert result.findings["network"]["exact_why_not"] == "not asked for (exact=False)"
     assert result.findings["learning_rate"]["predicted_exact"] is None
     assert {row["key"] for row in result.findings["machines"]} == {"initial", "final", "network"}
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -163,7 +168,11 @@ def bad_files(folder):
     np.savez(folder / "shape.npz", X=x, y=y[:7])
     np.savez(folder / "pickle.npz", X=np.array([{"a": 1}] * 20, dtype=object), y=y)
     (folder / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
-    (folder / "net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Linear(3, 2)\n")
+    (folder / "net.py").write_text(
+        "import sys\nfrom torch import nn\n\ndef build():\n    return nn.Linear(3, 2)\n\n"
+        "def leave():\n    sys.exit(0)\n\n"
+        "def unknown():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))\n"
+    )
     (folder / "file").write_text("in the way")
 
 
@@ -176,8 +185,10 @@ def bad_files(folder):
         ("mlp:1x8:relu", "npz:pickle.npz", (), "pickle"),
         ("mlp:1x8:relu", "mnits", (), "mnist"),
         ("mlp:1x8:swish7", "digits", (), "one of the activations"),
-        ("net.py:missing", "digits", (), "has no function 'missing'; its functions are build"),
+        ("net.py:missing", "digits", (), "has no function 'missing'; its functions are build, leave, unknown"),
         ("net.py:build", "digits", (), "does not take samples of shape"),
+        ("net.py:leave", "digits", (), "net.py:leave failed: SystemExit"),
+        ("net.py:unknown", "digits", (), "Softmax at '2' has no rule"),
         ("mlp:1x8:relu", "digits", ("--out", "file"), "is a file"),
         ("mlp:1x8:relu", "digits", ("--out", "/proc/nowhere"), "cannot be written"),
         ("mlp:1x8:relu", "digits", ("--n-train", "999999"), "999999"),
@@ -191,6 +202,27 @@ def test_bad_input_is_one_clear_message_and_nothing_written(tmp_path, network, d
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_and_says_so(tmp_path, number, status):
+    command = [sys.executable, "-m", "ntkit", "study", "mlp:2x64:relu", "digits", "--steps", "100000"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert any(tmp_path.iterdir())  # the folder that is being filled
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == status
+    assert "interrupted; nothing was written" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("network", "data"), [(42, "digits"), ("mlp:1x8:relu", (1, 2))])
+def test_things_of_another_kind(tmp_path, unchecked, network, data):
+    with pytest.raises(ntkit.errors.InvalidInput, match=r"must be a (string or a torch.nn.Module|name or file)"):
+        ntkit.study(network, data, out=tmp_path / "s", **SMALL)
 
 
 def test_version(tmp_path):

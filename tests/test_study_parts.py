@@ -277,3 +277,36 @@ def test_other_files_are_not_replaced(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error():
     with pytest.raises(InvalidInput, match="cannot be written"), result_folder("/proc/nowhere/result"):
         pass
+
+
+def test_label_spectrum_gives_the_losses_of_the_linearised_network():
+    """Lanczos against step-by-step descent of the linearised network, stable and not."""
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    x, y = torch.randn(12, 5, dtype=torch.float64), torch.randn(12, 2, dtype=torch.float64)
+    problem = Problem.of(model, x, y, centered=True)
+    operator = NTKOperator(model, x)
+    labels = learning_rates.label_spectrum(operator, y, 10, SILENT)
+    predicted = learning_rates.predicted_rate(operator)
+    for multiple in (0.3, 1.0, 1.5):
+        curve = linearised_curve(problem, x[:1], y[:1].numpy(), multiple * predicted, list(range(11)), SILENT)
+        losses = labels.losses(multiple * predicted, 10)
+        np.testing.assert_allclose(losses, np.array(curve.train_loss) / curve.train_loss[0], rtol=1e-8)
+    rate = labels.largest_stable_rate(10)
+    assert rate >= predicted * (1 - 1e-5)
+    assert (np.diff(labels.losses(rate, 10)) <= 1e-6).all()
+    assert (np.diff(labels.losses(1.01 * rate, 10)) > 0).any()
+
+
+def test_values_that_overflow_and_samples_that_are_all_alike_are_said():
+    import ntkit
+    from ntkit.data import Dataset
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)), np.arange(20) % 2
+    for data, message in (
+        (1e30 * x, "overflows torch.float32"),
+        (np.ones_like(x), "all training samples are identical"),
+    ):
+        made = Dataset("made", data, y, data, y, ("a", "b"), "Made by hand.", "classification")
+        with pytest.raises(InvalidInput, match=message):
+            ntkit.study("mlp:1x8:relu", made, out="never", progress=False)

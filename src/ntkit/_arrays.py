@@ -22,7 +22,7 @@ def to_tensor(x: Any, name: str) -> Tensor:
     """`x` as a floating-point tensor that shares its memory where possible.
 
     Raises:
-        InvalidInput: `x` is no array, not floating point, or has a value that is not finite.
+        InvalidInput: `x` is no array, not dense, not floating point, or has a value that is not finite.
     """
     if isinstance(x, np.ndarray):
         if x.dtype not in (np.float32, np.float64):
@@ -34,12 +34,23 @@ def to_tensor(x: Any, name: str) -> Tensor:
         tensor = torch.from_numpy(x)
     elif isinstance(x, Tensor):
         tensor = x
+        _check_dense(tensor, name)
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InvalidInput(f"{name} must be float32 or float64, got {tensor.dtype}; convert it with x.double()")
     else:
         raise InvalidInput(f"{name} must be a torch tensor or a numpy array, got {type(x).__name__}")
     check_finite(tensor, name)
     return tensor
+
+
+def _check_dense(tensor: Tensor, name: str) -> None:
+    if tensor.layout != torch.strided:
+        raise InvalidInput(f"{name} must be a dense tensor, got layout {tensor.layout}; convert it with x.to_dense()")
+    if tensor.is_meta:
+        raise InvalidInput(
+            f"{name} must be a dense tensor with values, got one on the meta device, which has none; make it on a "
+            "real device"
+        )
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

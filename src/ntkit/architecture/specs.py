@@ -5,7 +5,7 @@ Adding a layer: a spec here (or anywhere), a lowering for its torch module, a ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from ntkit.architecture.expressions import Expression
@@ -16,6 +16,11 @@ Parameterization = Literal["ntk", "standard"]
 @dataclass(frozen=True)
 class Spec:
     """One operation of a network."""
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return type(self).__name__
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,24 @@ class LinearCombination(Spec):
 class Activation(Spec):
     """An elementwise function of one variable."""
 
+    @property
+    def name(self) -> str:
+        """Its type, and its constants if it has any: Sin(1, 2, 0)."""
+        values = [getattr(self, constant.name) for constant in fields(self)]
+        constants = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        return f"{type(self).__name__}({constants})" if constants else type(self).__name__
+
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """x for x > 0, slope · x else; slope 0 is ReLU, slope −1 is |x|."""
 
     negative_slope: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """ReLU and Abs under their own names."""
+        return {0.0: "ReLU", -1.0: "Abs"}.get(self.negative_slope, super().name)
 
 
 @dataclass(frozen=True)
@@ -127,3 +144,8 @@ class Elementwise(Activation):
     """Any other elementwise function; its dual is found by quadrature."""
 
     expression: Expression
+
+    @property
+    def name(self) -> str:
+        """Its formula."""
+        return str(self.expression)

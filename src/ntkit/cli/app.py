@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,18 +22,29 @@ app = typer.Typer(
 )
 
 
+class _Interrupted(BaseException):
+    """A signal that ends the command: Ctrl-C or termination."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise _Interrupted(number)
+
+
 def main() -> None:
-    """Run the command; errors ntkit raises on purpose end in status 1, an interruption in 130."""
+    """Run the command; errors ntkit raises on purpose end in status 1, a signal in 128 plus its number."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    # an exception of our own: what has begun is cleaned up, and the command line library does not swallow it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except NtkitError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except _Interrupted as interruption:
         console.print("interrupted; nothing was written")
-        sys.exit(130)
+        sys.exit(128 + interruption.args[0])
 
 
 def _version(wanted: bool) -> None:
@@ -64,12 +76,17 @@ def study(
     steps: Annotated[int, typer.Option(help="Steps of gradient descent.")] = 300,
     rate: Annotated[float, typer.Option(help="Learning rate as a share of the largest stable one.")] = 0.5,
     step: Annotated[
-        list[str] | None, typer.Option(help="Preprocessing step, may be repeated: standardize, whiten, …")
+        list[str] | None,
+        typer.Option(
+            help="Preprocessing step, may be repeated: center, flatten, standardize, standardize-channels, unit-norm, "
+            "whiten, whiten-pca"
+        ),
     ] = None,
     shuffle_labels: Annotated[bool, typer.Option("--shuffle-labels", help="Permute the labels: a check.")] = False,
     w_std: Annotated[float, typer.Option(help="Scale of an mlp's hidden layers.")] = 2**0.5,
     b_std: Annotated[float, typer.Option(help="Scale of an mlp's biases.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of data, network and shuffling.")] = 0,
+    no_exact: Annotated[bool, typer.Option("--no-exact", help="Study a network that has no exact kernel.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """How will this network learn these data? Writes a page with the answers."""
@@ -88,6 +105,7 @@ def study(
         w_std=w_std,
         b_std=b_std,
         seed=seed,
+        exact=not no_exact,
         progress=not quiet,
     )
     about, rates = result.findings["data"], result.findings["learning_rate"]

@@ -84,7 +84,7 @@ def _check_unpacked(entries: list[zipfile.ZipInfo], path: Path) -> None:
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str) -> Shaped[np.ndarray, "..."]:
-    """One array; pickled objects and shapes that the archive cannot fill are refused before they are read."""
+    """One array of finite values; pickles and shapes that the archive cannot fill are refused before they are read."""
     if entry.flag_bits & 1:
         raise DataError(f"{what} is encrypted; save it without a password")
     with archive.open(entry) as file:
@@ -104,7 +104,10 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str) -> 
                 f"{entry.file_size - file.tell():,}; write it again with np.savez"
             )
     with archive.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype.kind == "f" and array.ndim:
+        check_finite(array, what)  # before samples are drawn, so that the place named is the file's
+    return array
 
 
 def _interpret(
@@ -182,5 +185,3 @@ def _check_labels(y: Shaped[np.ndarray, "n ..."], what: str) -> None:
         )
     if y.dtype.kind not in "iubUSf":
         raise DataError(f"{what} must be class labels, got dtype {y.dtype}")
-    if y.dtype.kind == "f":
-        check_finite(y, what)

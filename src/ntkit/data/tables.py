@@ -117,8 +117,10 @@ def _start(cells: list[str], path: Path) -> _Columns:
 
 def _append(columns: _Columns, cells: list[str], line: int) -> None:
     if len(cells) != columns.width:
+        header = " (taken as a header, since none of its cells is a number)" if columns.header else ""
         raise DataError(
-            f"line {line} of {columns.path} must have {columns.width} cells as the first line has, got {len(cells)}"
+            f"line {line} of {columns.path} must have {columns.width} cells as the first line{header} has, got "
+            f"{len(cells)}"
         )
     for column, cell in enumerate(cells[:-1]):
         number = _number(cell)

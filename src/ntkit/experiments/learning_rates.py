@@ -3,6 +3,9 @@
 Gradient descent on the linearised network is stable for lr < 2N/λ_max of its tangent kernel. Found by bisection on
 real training runs: stable means that the loss never rises from one step to the next within 30 steps. Between 2N/λ_max
 and about twice that a finite network can recover after a rise: the catapult range (Lewkowycz et al. 2020).
+
+Thirty steps see an unstable direction only where the labels lie in it: a linear model, too, is found stable somewhat
+beyond 2N/λ_max when little of the labels lies in the top direction. `LabelSpectrum` says by how much.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import eigsh
+from torch import Tensor
 
 from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput
@@ -62,6 +68,61 @@ def predicted_rate(operator: NTKOperator) -> float:
             "learn; check that its trained parameters reach the output"
         )
     return 2 * operator.n_samples / largest
+
+
+@dataclass(frozen=True)
+class LabelSpectrum:
+    """Where the labels lie in a kernel's spectrum, as far as the loss of the first steps can tell.
+
+    Lanczos from the labels for k steps gives k nodes λ and weights w with Σ w λʲ = yᵀKʲy for all j < 2k, and so the
+    loss of the linear model, L_t = (1/2N) Σ w (1 − lr λ/N)²ᵗ, exactly for t < k.
+
+    Args:
+        nodes: (k,) Ritz values.
+        weights: (k,) shares of ‖y‖².
+        n_samples: N.
+
+    Reference: Golub & Meurant 2010, chapter 6.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    n_samples: int
+
+    def losses(self, lr: float, steps: int) -> np.ndarray:
+        """L_t/L_0 for t = 0 … steps."""
+        factors = 1 - lr * self.nodes / self.n_samples
+        return (self.weights * factors ** (2 * np.arange(steps + 1)[:, None])).sum(axis=1)
+
+    def largest_stable_rate(self, steps: int) -> float:
+        """The largest rate at which the linear model's loss does not rise within `steps` steps."""
+        low, high = 0.0, 8 * self.n_samples / float(self.nodes.max())
+        while high - low > 1e-6 * high:
+            middle = (low + high) / 2
+            path = self.losses(middle, steps)
+            low, high = (low, middle) if (path[1:] > path[:-1] * _NO_RISE).any() else (middle, high)
+        return low
+
+
+def label_spectrum(operator: NTKOperator, y: Float[Tensor, "n o"], steps: int, reporter: Reporter) -> LabelSpectrum:
+    """The labels' spectrum, exact for the losses of `steps` steps, by Lanczos with full reorthogonalisation."""
+    start = y.flatten().double()
+    basis = [start / start.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    for _ in reporter.track(range(min(steps + 1, len(start))), "where the labels lie in the spectrum", steps + 1):
+        image = (operator @ basis[-1]).double()
+        diagonal.append(float(image @ basis[-1]))
+        for _ in range(2):  # twice is enough (Parlett 1998, section 6.9)
+            for direction in basis:
+                image = image - (image @ direction) * direction
+        size = float(image.norm())
+        if size < 1e-6 * abs(diagonal[0]):
+            break
+        beside.append(size)
+        basis.append(image / size)
+    nodes, vectors = eigh_tridiagonal(np.array(diagonal), np.array(beside[: len(diagonal) - 1]))
+    return LabelSpectrum(nodes, vectors[0] ** 2, operator.n_samples)
 
 
 def is_stable(problem: Problem, lr: float, steps: int = STEPS) -> bool:

@@ -73,6 +73,8 @@ def build_network(
         torch.manual_seed(seed)
         if isinstance(spec, nn.Module):
             model, name = copy.deepcopy(spec), type(spec).__name__
+        elif not isinstance(spec, str):
+            raise InvalidInput(f"the network must be a string or a torch.nn.Module, got {type(spec).__name__}")
         elif spec.startswith("mlp:"):
             model, name = _mlp(spec, math.prod(input_shape), n_outputs, w_std, b_std), spec
         elif ".py:" in spec:
@@ -122,7 +124,7 @@ def _from_file(spec: str, input_shape: tuple[int, ...], n_outputs: int) -> nn.Mo
     sys.modules[module_spec.name] = module  # dataclasses and pickling look their module up
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises is said with the file's name
+    except (Exception, SystemExit) as error:  # whatever the user's file raises is said with the file's name
         raise InvalidInput(f"{file} cannot be loaded: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -133,7 +135,8 @@ def _from_file(spec: str, input_shape: tuple[int, ...], n_outputs: int) -> nn.Mo
         model = function(input_shape, n_outputs) if wanted == 2 else function()
     except Exception as error:
         raise InvalidInput(
-            f"{spec} failed: {type(error).__name__}: {error}; the function takes nothing, or (input_shape, n_outputs)"
+            f"{spec} failed: {type(error).__name__}: {error}; ntkit calls it with nothing, or with "
+            "(input_shape, n_outputs) where it has two parameters"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"{spec} must return a torch.nn.Module, got {type(model).__name__}")

@@ -60,6 +60,7 @@ def study(
     b_std: float = StudyConfig.b_std,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
+    exact: bool = True,
     progress: bool = True,
 ) -> StudyResult:
     """How will this network learn these data? A folder with index.html, results.json and arrays.npz.
@@ -82,6 +83,7 @@ def study(
         b_std: scale of an mlp's biases.
         seed: of data, network and shuffling; the same seed gives the same numbers on one machine.
         data_dir: folder of the data files; by default NTKIT_DATA.
+        exact: whether to use the exact kernel; False studies a network that has none.
         progress: show progress bars.
 
     Returns:
@@ -89,6 +91,7 @@ def study(
 
     Raises:
         InvalidInput: an argument is out of range, the network does not fit the data, or `out` cannot be written.
+        UnsupportedLayer: the network has no exact kernel; the message names the layer, `exact=False` goes on without.
         DataError: the data are unknown or broken.
         MemoryLimitExceeded: the kernels would not fit in memory.
 
@@ -102,7 +105,7 @@ def study(
     Reference: Jacot et al. 2018; Lee et al. 2019; Lewkowycz et al. 2020 for the catapult range.
     """
     config = StudyConfig(
-        n_train, n_test, classes, steps, rate, tuple(preprocessing), shuffle_labels, w_std, b_std, seed
+        n_train, n_test, classes, steps, rate, tuple(preprocessing), shuffle_labels, w_std, b_std, seed, exact
     )
     began = time.perf_counter()
     with result_folder(out) as folder:
@@ -133,6 +136,8 @@ def _ask_everything(job: parts.Study) -> None:
 
 
 def _load(data: str | Dataset, config: StudyConfig, data_dir: str | os.PathLike[str] | None) -> Dataset:
+    if not isinstance(data, (str, Dataset)):
+        raise InvalidInput(f"data must be a name or file such as 'mnist', or a Dataset, got {type(data).__name__}")
     if isinstance(data, Dataset):
         dataset = _subset(data, config)
     else:

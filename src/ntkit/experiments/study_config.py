@@ -32,6 +32,7 @@ class StudyConfig:
         w_std: scale of an mlp's hidden layers.
         b_std: scale of an mlp's biases.
         seed: of data, network and shuffling.
+        exact: whether the exact kernel is used.
     """
 
     n_train: int | None = None
@@ -44,6 +45,7 @@ class StudyConfig:
     w_std: float = math.sqrt(2)
     b_std: float = 0.1
     seed: int = 0
+    exact: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("n_train", 2), ("n_test", 1), ("steps", 1), ("seed", 0)):

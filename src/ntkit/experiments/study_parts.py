@@ -13,7 +13,7 @@ from ntkit._arrays import Array
 from ntkit.data import Dataset
 from ntkit.empirical import EmpiricalKernel
 from ntkit.empirical.operator import NTKOperator
-from ntkit.errors import NtkitError
+from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.experiments import kernel_machines, learning_rates, scores, training_curves
 from ntkit.experiments.networks import StudiedNetwork
 from ntkit.experiments.progress import Reporter
@@ -51,9 +51,23 @@ class Study:
         self.y, self.y_test = (np.asarray(t, dtype=np.float64) for t in self.data.targets(centered=True))
         self.centered = Problem.of(self.network.model, self.x, torch.from_numpy(self.y).to(dtype), centered=True)
         self.plain = Problem.of(self.network.model, self.x, self.centered.y, centered=False)
+        _check_scale(self.x, self.plain)
         self.exact_ntk: np.ndarray | None = None
         self.exact_why_not = ""
         self.models: dict[int, nn.Module] = {}  # the network at the checkpoints of training
+
+
+def _check_scale(x: Tensor, problem: Problem) -> None:
+    """Data on which nothing can be learned, or whose squares leave the number type, are said at once."""
+    if bool((x == x[:1]).all()):
+        raise InvalidInput("all training samples are identical, so there is nothing to learn from; check the data")
+    with torch.no_grad():
+        loss = ((problem.model(problem.x) - problem.y) ** 2).sum()
+    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite((x**2).sum())):
+        raise InvalidInput(
+            f"the network's loss on these data overflows {x.dtype} (values up to {float(x.abs().max()):.3g}); bring "
+            "them to a common scale with --step standardize"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,14 @@ class Pair:
 
 
 def exact_kernels(study: Study) -> dict[str, Pair]:
-    """NNGP and NTK in the limit; none, with the reason kept, where the network has no such limit."""
+    """NNGP and NTK in the limit; none where the study is asked to go on without them.
+
+    Raises:
+        UnsupportedLayer: the network has no such limit, and the study was not asked to do without.
+    """
+    if not study.config.exact:
+        study.exact_why_not = "not asked for (exact=False)"
+        return {}
     # plain torch layers are described as torch draws them; layers of ntkit.nn state their own scales
     try:
         kernel = InfiniteKernel(study.network.model, w_std="torch", b_std="torch", parameterization="standard")
@@ -75,9 +96,10 @@ def exact_kernels(study: Study) -> dict[str, Pair]:
             advance()
             test = kernel(x_test, x)
             advance()
-    except NtkitError as error:
-        study.exact_why_not = str(error)
-        return {}
+    except UnsupportedLayer as error:
+        raise UnsupportedLayer(
+            f"{error}. To study this network without its exact kernel: --no-exact, or exact=False"
+        ) from None
     study.exact_ntk = train.ntk
     return {"nngp": Pair(train.nngp, test.nngp), "ntk": Pair(train.ntk, test.ntk)}
 
@@ -92,7 +114,9 @@ def empirical_kernel(study: Study, model: nn.Module, what: str) -> Pair:
 
 def ask_learning_rate(study: Study) -> float:
     """The largest stable rate, predicted and found; gives the rate to train at."""
-    predicted = learning_rates.predicted_rate(NTKOperator(study.network.model, study.x))
+    operator = NTKOperator(study.network.model, study.x)
+    predicted = learning_rates.predicted_rate(operator)
+    labels = learning_rates.label_spectrum(operator, study.centered.y, learning_rates.STEPS, study.reporter)
     exact = None if study.exact_ntk is None else 2 * len(study.x) / float(np.linalg.eigvalsh(study.exact_ntk)[-1])
     find = learning_rates.largest_stable_rate
     centered = find(study.centered, predicted, study.reporter, "largest stable rate, centred network")
@@ -102,6 +126,7 @@ def ask_learning_rate(study: Study) -> float:
     study.findings["learning_rate"] = {
         "predicted_initial": predicted,
         "predicted_exact": exact,
+        "predicted_first_rise": labels.largest_stable_rate(learning_rates.STEPS),
         "found_centered": centered,
         "found_plain": plain,
         "recovers_up_to": float(recovered.max()) * predicted if len(recovered) else None,

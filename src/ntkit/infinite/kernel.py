@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,11 +185,17 @@ class InfiniteKernel:
         Args:
             shape: of x1, (n, …).
             shape2: of x2; None for x1 with itself.
+
+        Raises:
+            InvalidInput: a shape that is none of samples the model takes.
         """
-        n, m = shape[0], (shape2 or shape)[0]
+        for name, sizes in (("shape", shape), ("shape2", shape if shape2 is None else shape2)):
+            _check_sizes(sizes, name)
+            self._check_shape(sizes, name)
+        n, m = shape[0], (shape if shape2 is None else shape2)[0]
         interpreter = self._interpreter()
         how = tuple(
-            (op.path, f"{op.activation}, {type(interpreter.duals[i]).__name__}")
+            (op.path, f"{op.activation.name}, {type(interpreter.duals[i]).__name__}")
             for i, op in enumerate(self.program.instructions)
             if isinstance(op, Dual)
         )
@@ -227,19 +234,21 @@ class InfiniteKernel:
             raise InvalidInput(
                 f"{name} must hold at least one sample of at least one feature, got shape {tuple(tensor.shape)}"
             )
-        if tensor.ndim > 2 and any(isinstance(op, Read) and not op.flatten for op in self.program.instructions):
+        self._check_shape(tuple(tensor.shape), name)
+        return tensor.flatten(1).double()
+
+    def _check_shape(self, shape: tuple[int, ...], name: str) -> None:
+        """Raise `InvalidInput` where the model does not take samples of this shape."""
+        if len(shape) > 2 and any(isinstance(op, Read) and not op.flatten for op in self.program.instructions):
             raise InvalidInput(
-                f"{name} has shape {tuple(tensor.shape)}, but the model's first layer takes (n, features); put "
+                f"{name} has shape {shape}, but the model's first layer takes (n, features); put "
                 "torch.nn.Flatten() in front of the model, or flatten the data"
             )
-        rows = tensor.flatten(1)
-        expected = self._in_features()
-        if expected is not None and rows.shape[1] != expected:
+        features, expected = math.prod(shape[1:]), self._in_features()
+        if expected is not None and features != expected:
             raise InvalidInput(
-                f"{name} has {rows.shape[1]} features a sample (shape {tuple(tensor.shape)}), but the model takes "
-                f"{expected}"
+                f"{name} has {features} features a sample (shape {shape}), but the model takes {expected}"
             )
-        return rows.double()
 
     def _in_features(self) -> int | None:
         """Features of the data, as the first layer or reshape states them."""
@@ -250,6 +259,15 @@ class InfiniteKernel:
                     return node.spec.in_features
                 data.add(i)
         return next((op.features for op in self.program.instructions if isinstance(op, Read) and op.features), None)
+
+
+def _check_sizes(shape: Any, name: str) -> None:
+    sizes = shape if isinstance(shape, tuple) and len(shape) >= 2 else (0,)
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise InvalidInput(
+            f"{name} must be a tuple of at least two whole numbers from 1, samples first, got {shape!r}; pass "
+            "tuple(x.shape)"
+        )
 
 
 def _result_bytes(n: int, m: int, matrices: int) -> int:
@@ -263,5 +281,3 @@ def _check_same_kind(x1: Any, x2: Any, one: Tensor, two: Tensor) -> None:
         raise InvalidInput(f"x1 is {x1.dtype} and x2 is {x2.dtype}; convert one of them")
     if one.device != two.device:
         raise InvalidInput(f"x1 is on {one.device} and x2 on {two.device}; move one of them")
-    if one.shape[1] != two.shape[1]:
-        raise InvalidInput(f"x1 has {one.shape[1]} features a sample and x2 has {two.shape[1]}; they must agree")

@@ -73,6 +73,14 @@ def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str])
     for pattern in scale:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in plain):
             raise InvalidInput(
-                f"the pattern {pattern!r} in {name} matches no plain layer; the plain layers are "
-                f"{', '.join(map(repr, plain)) or 'none'} of {', '.join(map(repr, network.linear_paths)) or 'none'}"
+                f"the pattern {pattern!r} in {name} matches no plain layer; {_say_plain(plain, network)}"
             )
+
+
+def _say_plain(plain: list[str], network: Network) -> str:
+    if plain:
+        return f"the plain layers are {', '.join(map(repr, plain))}"
+    if network.linear_paths:
+        own = ", ".join(map(repr, network.linear_paths))
+        return f"there are no plain layers: all of {own} state their own scales"
+    return "the model has no layers with weights"

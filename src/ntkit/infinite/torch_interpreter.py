@@ -80,7 +80,7 @@ class TorchInterpreter:
             raise type(error)(f"at '{op.path}': {error}") from None
         if not bool(torch.isfinite(tables.variance).all()):
             raise InvalidInput(
-                f"the second moment after {op.activation} at '{op.path}' overflows {tables.variance.dtype}; "
+                f"the second moment after {op.activation.name} at '{op.path}' overflows {tables.variance.dtype}; "
                 "use smaller weights or inputs"
             )
         return tables

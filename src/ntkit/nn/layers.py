@@ -8,6 +8,7 @@ Reference: Jacot, Gabriel & Hongler 2018, section 2.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ def _check_scales(layer: str, w_std: float, b_std: float) -> None:
     for name, value in (("w_std", w_std), ("b_std", b_std)):
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
             raise InvalidInput(f"{layer}: {name} must be a finite number >= 0, got {value!r}")
+
+
+def _check_sizes(layer: str, **sizes: int) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise InvalidInput(f"{layer}: {name} must be a whole number from 1, got {value!r}")
 
 
 def _draw_normal(layer: torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d) -> None:
@@ -42,7 +49,7 @@ class Linear(torch.nn.Linear):
         dtype: of the parameters.
 
     Raises:
-        InvalidInput: a scale is negative or not finite.
+        InvalidInput: a size is below 1, or a scale is negative or not finite.
 
     Example:
         >>> layer = Linear(3, 2, w_std=2**0.5, b_std=0.1)
@@ -62,6 +69,7 @@ class Linear(torch.nn.Linear):
         device: Any = None,
         dtype: Any = None,
     ):
+        _check_sizes("ntkit.nn.Linear", in_features=in_features, out_features=out_features)
         _check_scales("ntkit.nn.Linear", w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         super().__init__(in_features, out_features, bias=b_std != 0, device=device, dtype=dtype)
@@ -145,6 +153,7 @@ class Conv1d(_ConvScales, torch.nn.Conv1d):
         b_std: float = 0.0,
         **kwargs: Any,
     ):
+        _check_sizes("ntkit.nn.Conv1d", in_channels=in_channels, out_channels=out_channels)
         _check_scales("ntkit.nn.Conv1d", w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         torch.nn.Conv1d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)
@@ -176,6 +185,7 @@ class Conv2d(_ConvScales, torch.nn.Conv2d):
         b_std: float = 0.0,
         **kwargs: Any,
     ):
+        _check_sizes("ntkit.nn.Conv2d", in_channels=in_channels, out_channels=out_channels)
         _check_scales("ntkit.nn.Conv2d", w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         torch.nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)

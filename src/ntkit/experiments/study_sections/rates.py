@@ -39,8 +39,9 @@ def rates_section(findings: Findings, arrays: Arrays) -> Section:
             _scan_figure(arrays),
         ),
         f"Stable: the loss never rises from one step to the next within {rates['steps']} steps of full-batch gradient "
-        "descent; the scan, right, may run on. Centred: the network minus its untrained self, f − f₀. Catapult range: "
-        "up to twice the prediction.",
+        "descent; the scan, right, may run on. Centred: the network minus its untrained self, f − f₀. Linearised: the "
+        "same test of the linearised network, beyond 2N/λₘₐₓ where little of the labels lies in the top direction. "
+        "Catapult range: up to twice the prediction.",
         _table(rates),
     )
 
@@ -68,6 +69,7 @@ def _rows(rates: Findings) -> list[tuple[str, float, str, str]]:
     rows = [
         ("predicted, initial", rates["predicted_initial"], "D", "white"),
         ("predicted, exact", rates["predicted_exact"], "s", "white"),
+        ("linearised, found", rates.get("predicted_first_rise"), "p", "white"),
         ("found, centred", rates["found_centered"], "o", INK),
         ("found, plain", rates["found_plain"], "v", INK),
     ]

@@ -111,6 +111,6 @@ def dual(activation: Activation, tolerance: float) -> Dual:
         UnsupportedLayer: no dual is registered for this type.
     """
     raise UnsupportedLayer(
-        f"{activation} has no dual activation; register one with "
+        f"{activation.name} has no dual activation; register one with "
         f"ntkit.infinite.dual.register({type(activation).__name__})"
     )

@@ -37,7 +37,7 @@ from ntkit.infinite.dual.quadrature import normal_nodes, value_and_slope
 
 _REACH = 14.0  # integrals run over |g| ≤ 14, where exp(−g²/4) is below 1e-21
 _PANEL, _NODES = 0.25, 20  # width of a panel and nodes on it: enough for h_k up to the largest order
-_ORDERS = (16, 32, 64, 128, 256, 512)
+_ORDERS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _ORDERS_WITH_KINKS = (64, 512)
 _CLOSE = 1e-3  # 1 − ρ below which the difference of moments would lose more than three digits
 
@@ -100,8 +100,15 @@ class Series:
         close = apart < _CLOSE
         order = self._order(left.tables, right.tables, torch.where(close, 1.0, apart))
         distance, covariance = _sum_far(one, two, 1 - apart, order, derivative)
-        same = (apart == 0) & (q1 == q2)  # a sample with itself: its own moments, exactly
+        # a sample with itself: its own moments; where gradients are wanted, each side of the pair needs its own part
+        same = (apart == 0) & (q1 == q2) & (not apart.requires_grad)
         slow = self._unconverged(one, two, apart, derivative) & ~same
+        if apart.requires_grad and bool(slow.any()):
+            raise ToleranceNotReached(
+                f"gradients through {self.expression} are not available here: it is too steep for pre-activations of "
+                f"variance up to {float(torch.maximum(q1.max(), q2.max())):.3g}, so that its series does not reach the "
+                f"tolerance {self.tolerance:g}; use smaller weights or inputs, or a larger tolerance"
+            )
         for pairs, refine in ((close & ~slow & ~same, self._close), (slow, self._slow), (same, self._same)):
             if bool(pairs.any()):
                 rows, columns = torch.nonzero(pairs, as_tuple=True) if across else (pairs.nonzero()[:, 0],) * 2

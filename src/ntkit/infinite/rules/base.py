@@ -14,7 +14,7 @@ from typing import Literal
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Spec
 from ntkit.errors import UnsupportedLayer
-from ntkit.infinite.program import Combine, Instruction, Program
+from ntkit.infinite.program import Affine, Combine, Instruction, Program
 
 Kind = Literal["affine", "activation", "input"]
 
@@ -123,7 +123,7 @@ def rule(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
         UnsupportedLayer: no rule is registered, or the limit does not exist.
     """
     raise UnsupportedLayer(
-        f"{type(spec).__name__} at '{builder.path}' has no rule for its exact kernel; register one with "
+        f"{spec.name} at '{builder.path}' has no rule for its exact kernel; register one with "
         f"ntkit.infinite.rules.rule.register({type(spec).__name__})"
     )
 
@@ -135,7 +135,7 @@ def compile_network(network: Network) -> Program:
         network: a traced network whose scales are all known.
 
     Raises:
-        UnsupportedLayer: a layer has no rule or no limit; the message names its path.
+        UnsupportedLayer: a layer has no rule or no limit (the message names its path), or no layer has weights.
     """
     builder = Builder()
     values: list[Value] = []
@@ -143,4 +143,10 @@ def compile_network(network: Network) -> Program:
         builder.path = node.path
         values.append(rule(node.spec, [values[i] for i in node.inputs], builder))
     output = builder.settle(values[network.output])
-    return Program(tuple(builder.instructions), output).without_dead_code()
+    program = Program(tuple(builder.instructions), output).without_dead_code()
+    if not any(isinstance(instruction, Affine) for instruction in program.instructions):
+        raise UnsupportedLayer(
+            "the model has no layer with weights between its input and its output, so it has no kernel; put a linear "
+            "layer in it, such as ntkit.nn.Linear"
+        )
+    return program

@@ -21,7 +21,7 @@ def activation(spec: Activation, inputs: list[Value], builder: Builder) -> Value
             else "put a linear layer between (as in pre-activation residual networks)"
         )
         raise UnsupportedLayer(
-            f"{type(spec).__name__} at '{builder.path}' reads {source}, which is not Gaussian in the limit, so its "
+            f"{spec.name} at '{builder.path}' reads {source}, which is not Gaussian in the limit, so its "
             f"kernel has no closed recursion; {remedy}"
         )
     source = builder.settle(value)
