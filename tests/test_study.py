@@ -99,7 +99,7 @@ def test_regression(tmp_path):
     x = rng.standard_normal((120, 4))
     y = np.sin(x[:, :1]) + x[:, 1:2]
     data = Dataset("made", x[:80], y[:80], x[80:], y[80:], (), "Made by hand.", "regression")
-    result = ntkit.study("mlp:1x64:tanh", data, out=tmp_path / "s", **(SMALL | {"steps": 100}))
+    result = ntkit.study("mlp:1x64:tanh", data, out=tmp_path / "s", **(SMALL | {"steps": 100, "n_test": 40}))
     assert result.findings["metric"] == "R2"
     assert {r["key"]: r["test"] for r in result.findings["machines"]}["exact"] > 0.8
 

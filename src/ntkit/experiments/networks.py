@@ -133,7 +133,7 @@ def _from_file(spec: str, input_shape: tuple[int, ...], n_outputs: int) -> nn.Mo
     try:
         wanted = len([p for p in inspect.signature(function).parameters.values() if p.default is p.empty])
         model = function(input_shape, n_outputs) if wanted == 2 else function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInput(
             f"{spec} failed: {type(error).__name__}: {error}; ntkit calls it with nothing, or with "
             "(input_shape, n_outputs) where it has two parameters"
