@@ -73,7 +73,7 @@ def study(
     n_train: Annotated[int | None, typer.Option(help="Training samples; default 500, or all.")] = None,
     n_test: Annotated[int | None, typer.Option(help="Test samples; default 1000, or all.")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes to keep, separated by commas: 0,1")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of gradient descent.")] = 300,
+    steps: Annotated[int, typer.Option(help="Steps of gradient descent.")] = 1000,
     rate: Annotated[float, typer.Option(help="Learning rate as a share of the largest stable one.")] = 0.5,
     step: Annotated[
         list[str] | None,

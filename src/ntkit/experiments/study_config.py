@@ -38,7 +38,7 @@ class StudyConfig:
     n_train: int | None = None
     n_test: int | None = None
     classes: tuple[int | str, ...] | None = None
-    steps: int = 300
+    steps: int = 1000
     rate: float = 0.5
     preprocessing: tuple[str, ...] = ()
     shuffle_labels: bool = False
