@@ -31,7 +31,7 @@ def _check_sizes(layer: str, **sizes: int) -> None:
             raise InvalidInput(f"{layer}: {name} must be a whole number from 1, got {value!r}")
 
 
-def _draw_normal(layer: torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d) -> None:
+def _draw_normal(layer: torch.nn.Linear | torch.nn.modules.conv._ConvNd) -> None:
     torch.nn.init.normal_(layer.weight)
     if layer.bias is not None:
         torch.nn.init.normal_(layer.bias)
@@ -93,17 +93,29 @@ class Linear(torch.nn.Linear):
         return f"{self.in_features}, {self.out_features}, w_std={self.w_std:g}, b_std={self.b_std:g}"
 
 
-class _ConvScales:
+class _Convolution(torch.nn.modules.conv._ConvNd):
     """What Conv1d and Conv2d share: scales in the forward pass, parameters N(0, 1)."""
 
-    w_std: float
-    b_std: float
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    weight: Tensor
-    bias: Tensor | None
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        *,
+        w_std: float = 1.0,
+        b_std: float = 0.0,
+        **kwargs: Any,
+    ):
+        name = f"ntkit.nn.{type(self).__name__}"
+        _check_sizes(name, in_channels=in_channels, out_channels=out_channels)
+        _check_scales(name, w_std, b_std)
+        self.w_std, self.b_std = float(w_std), float(b_std)
+        sizes: tuple[Any, ...] = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias=b_std != 0, **kwargs)  # torch's own class follows in the order of resolution
 
     @property
     def weight_scale(self) -> float:
@@ -112,12 +124,12 @@ class _ConvScales:
 
     def reset_parameters(self) -> None:
         """Draw every parameter from N(0, 1)."""
-        _draw_normal(self)  # pyright: ignore[reportArgumentType]  # a mixin: always a torch convolution
+        _draw_normal(self)
 
     def forward(self, input: Float[Tensor, "n c *hw"]) -> Float[Tensor, "n o *hw_out"]:
         """z = w_std/√fan_in · W * x + b_std · b."""
         bias = None if self.bias is None else self.b_std * self.bias
-        return self._conv_forward(self.weight_scale * input, self.weight, bias)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._conv_forward(self.weight_scale * input, self.weight, bias)
 
     def extra_repr(self) -> str:
         """Sizes and scales."""
@@ -127,65 +139,35 @@ class _ConvScales:
         )
 
 
-class Conv1d(_ConvScales, torch.nn.Conv1d):
+class Conv1d(_Convolution, torch.nn.Conv1d):
     """1-D convolution in NTK parameterisation: z = w_std/√fan_in · W * x + b_std · b.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: as in torch.nn.Conv1d.
+        kernel_size: as in torch.nn.Conv1d, and so stride, padding, dilation and groups.
         w_std: standard deviation of the effective weights times √fan_in.
         b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
-        kwargs: stride, padding, dilation, groups, padding_mode, device, dtype of torch.nn.Conv1d.
+        kwargs: padding_mode, device, dtype of torch.nn.Conv1d.
 
     Example:
         >>> Conv1d(3, 5, 3, padding=1)(torch.ones(2, 3, 8)).shape
         torch.Size([2, 5, 8])
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        *,
-        w_std: float = 1.0,
-        b_std: float = 0.0,
-        **kwargs: Any,
-    ):
-        _check_sizes("ntkit.nn.Conv1d", in_channels=in_channels, out_channels=out_channels)
-        _check_scales("ntkit.nn.Conv1d", w_std, b_std)
-        self.w_std, self.b_std = float(w_std), float(b_std)
-        torch.nn.Conv1d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)
 
-
-class Conv2d(_ConvScales, torch.nn.Conv2d):
+class Conv2d(_Convolution, torch.nn.Conv2d):
     """2-D convolution in NTK parameterisation: z = w_std/√fan_in · W * x + b_std · b.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: as in torch.nn.Conv2d.
+        kernel_size: as in torch.nn.Conv2d, and so stride, padding, dilation and groups.
         w_std: standard deviation of the effective weights times √fan_in.
         b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
-        kwargs: stride, padding, dilation, groups, padding_mode, device, dtype of torch.nn.Conv2d.
+        kwargs: padding_mode, device, dtype of torch.nn.Conv2d.
 
     Example:
         >>> Conv2d(3, 5, 3, padding=1)(torch.ones(2, 3, 8, 8)).shape
         torch.Size([2, 5, 8, 8])
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        *,
-        w_std: float = 1.0,
-        b_std: float = 0.0,
-        **kwargs: Any,
-    ):
-        _check_sizes("ntkit.nn.Conv2d", in_channels=in_channels, out_channels=out_channels)
-        _check_scales("ntkit.nn.Conv2d", w_std, b_std)
-        self.w_std, self.b_std = float(w_std), float(b_std)
-        torch.nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, bias=b_std != 0, **kwargs)
