@@ -141,8 +141,8 @@ def table(result: dict[str, Any]) -> str:
         f"# Predicted and found, {result['date']}",
         "",
         f"{result['data']} N = {result['n']}; NTK parameterisation, w_std = √2, b_std = 0.1, centred network, "
-        f"{result['targets']} targets; stable: no rise of the loss within {STEPS} steps. torch {env['torch']}, {env['threads']} threads, "
-        f"{env['cpu']}.",
+        f"{result['targets']} targets; stable: no rise of the loss within {STEPS} steps. torch {env['torch']}, "
+        f"{env['threads']} threads, {env['cpu']}.",
         "",
         "| three hidden layers of | seed | predicted 2N/λ_max | found | found / predicted | linearised / predicted |",
         "|---|---|---|---|---|---|",
