@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntkit._arrays import Array
 from ntkit.data import Dataset
+from ntkit.dynamics import max_learning_rate
 from ntkit.empirical import EmpiricalKernel
 from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput, UnsupportedLayer
@@ -117,7 +118,7 @@ def ask_learning_rate(study: Study) -> float:
     operator = NTKOperator(study.network.model, study.x)
     predicted = learning_rates.predicted_rate(operator)
     labels = learning_rates.label_spectrum(operator, study.centered.y, learning_rates.STEPS, study.reporter)
-    exact = None if study.exact_ntk is None else 2 * len(study.x) / float(np.linalg.eigvalsh(study.exact_ntk)[-1])
+    exact = None if study.exact_ntk is None else max_learning_rate(study.exact_ntk)
     find = learning_rates.largest_stable_rate
     centered = find(study.centered, predicted, study.reporter, "largest stable rate, centred network")
     plain = find(study.plain, predicted, study.reporter, "largest stable rate, plain network")

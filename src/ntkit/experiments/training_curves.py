@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ntkit.dynamics import gradient_descent
 from ntkit.empirical.operator import Tangent
 from ntkit.experiments.progress import Reporter
-from ntkit.experiments.training_runs import Problem, descend
+from ntkit.experiments.training_runs import Problem, descend, squared_loss
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Curve:
     def record(self, train_loss: float, test: Float[np.ndarray, "m o"], y_test: Float[np.ndarray, "m o"]) -> None:
         """Add a step."""
         self.train_loss.append(train_loss)
-        self.test_loss.append(float(0.5 * ((test - y_test) ** 2).sum(1).mean()))
+        self.test_loss.append(float(squared_loss(test, y_test)))
         self.test_outputs.append(test)
 
 
@@ -86,8 +86,7 @@ def linearised_curve(
     for step in reporter.track(range(steps[-1] + 1), "prediction of the kernel at initialisation", steps[-1] + 1):
         residual = f - problem.y
         if step in wanted:
-            loss = float(0.5 * (residual**2).sum(1).mean())
-            curve.record(loss, test.push(moved).double().cpu().numpy(), y_test)
+            curve.record(float(squared_loss(f, problem.y)), test.push(moved).double().cpu().numpy(), y_test)
         gradient = train.pull(residual / len(residual))
         for name, g in gradient.items():
             moved[name] -= lr * g
@@ -108,5 +107,5 @@ def exact_curve(
     assert path.test is not None
     curve = Curve()
     for train, test in zip(np.asarray(path.train), np.asarray(path.test), strict=True):
-        curve.record(float(0.5 * ((train - y) ** 2).sum(1).mean()), test, y_test)
+        curve.record(float(squared_loss(train, y)), test, y_test)
     return curve

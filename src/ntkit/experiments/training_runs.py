@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,6 +54,11 @@ class State:
     model: nn.Module
 
 
+def squared_loss(f: Any, y: Any) -> Any:
+    """(1/N) Σ ½‖f − y‖² of outputs and targets (n, o), torch or numpy."""
+    return 0.5 * ((f - y) ** 2).sum(1).mean()
+
+
 def descend(problem: Problem, lr: float, steps: int) -> Iterator[State]:
     """The states 0 … steps of gradient descent; ends early when the loss is no longer finite.
 
@@ -65,7 +71,7 @@ def descend(problem: Problem, lr: float, steps: int) -> Iterator[State]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     target = problem.y + problem.offset
     for step in range(steps + 1):
-        loss = 0.5 * ((model(problem.x) - target) ** 2).sum(dim=1).mean()
+        loss = squared_loss(model(problem.x), target)
         value = float(loss.detach())
         if value != value or value == float("inf"):
             return

@@ -41,22 +41,14 @@ class Read(Instruction):
 
 
 @dataclass(frozen=True)
-class Affine(Instruction):
-    """z = W x + b: q ← w q + b, D ← w D, T ← weight_rate · s + bias_rate + w T.
+class OfOne(Instruction):
+    """An instruction that reads one register.
 
     Args:
         source: register of x.
-        weight_variance: w, variance of the weights times the fan-in.
-        bias_variance: b.
-        weight_rate: how fast trained weights move the output, per unit of the covariance s of x.
-        bias_rate: the same for the bias.
     """
 
     source: int
-    weight_variance: float
-    bias_variance: float
-    weight_rate: float
-    bias_rate: float
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -69,7 +61,25 @@ class Affine(Instruction):
 
 
 @dataclass(frozen=True)
-class Dual(Instruction):
+class Affine(OfOne):
+    """z = W x + b: q ← w q + b, D ← w D, T ← weight_rate · s + bias_rate + w T.
+
+    Args:
+        source: register of x.
+        weight_variance: w, variance of the weights times the fan-in.
+        bias_variance: b.
+        weight_rate: how fast trained weights move the output, per unit of the covariance s of x.
+        bias_rate: the same for the bias.
+    """
+
+    weight_variance: float
+    bias_variance: float
+    weight_rate: float
+    bias_rate: float
+
+
+@dataclass(frozen=True)
+class Dual(OfOne):
     """σ(x) for a Gaussian x: q and D by the dual activation, T ← T · E[σ'σ'].
 
     Args:
@@ -78,18 +88,8 @@ class Dual(Instruction):
         path: where it stands in the model, for errors.
     """
 
-    source: int
     activation: Activation
     path: str = field(compare=False)
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The register of x."""
-        return (self.source,)
-
-    def renumbered(self, new: Mapping[int, int]) -> Instruction:
-        """The instruction with registers {old: new}."""
-        return replace(self, source=new[self.source])
 
 
 @dataclass(frozen=True)
