@@ -20,10 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from peers.environments import NEURAL_TANGENTS, NNGEOMETRY, OWN_PYTHON, ROOT
-from peers.harness import ContestantFailed, Measurement, measure
+from peers.harness import ContestantFailed, Measurement, measure, turns
+from peers.limits import Machine
 from peers.machine import describe
 from peers.process import WorkerProcess, limit_cores
-from peers.report import Report, table_cells, write_results
+from peers.report import HEADINGS, Report, table_cells, write_results
 from peers.rows import ROWS, Row
 
 WORKERS = {  # name -> (module, interpreter, kinds of rows it computes); the first is the reference
@@ -32,7 +33,6 @@ WORKERS = {  # name -> (module, interpreter, kinds of rows it computes); the fir
     "nngeometry": ("peers.worker_nngeometry", NNGEOMETRY.python, ("empirical",)),
     "torch.func": ("peers.worker_torch_func", OWN_PYTHON, ("empirical",)),
 }
-WARMUPS = 2
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
             for row in rows:
                 measurement = run_row(row, workers, report, folder, arguments.seed, console)
                 report.measurements.append(measurement)
-                console.print(as_table(measurement, report.peak))
+                console.print(as_table(measurement, report.limits))
         finally:
             for worker in workers.values():
                 worker.close()
@@ -113,13 +113,13 @@ def run_row(
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("preparing", total=len(contestants) * (WARMUPS + row.repetitions))
+        bar = progress.add_task("preparing", total=turns(row, len(contestants)))
 
         def show(name: str, repetition: int) -> None:
-            stage = "warm-up" if repetition < WARMUPS else f"turn {repetition - WARMUPS + 1}"
+            stage = "warm-up" if repetition < row.warmups else f"turn {repetition - row.warmups + 1}"
             progress.update(bar, description=f"{name}, {stage}", advance=1)
 
-        measurement = measure(row, contestants, folder=folder, seed=seed, warmups=WARMUPS, on_turn=show)
+        measurement = measure(row, contestants, folder=folder, seed=seed, on_turn=show)
     report.versions |= {worker.name: worker.versions for worker in contestants if worker.versions}
     if contestants[0].name not in measurement.failures:
         report.peak = max(report.peak or 0.0, measured_peak(contestants[0], console)) or None
@@ -135,13 +135,13 @@ def measured_peak(worker: WorkerProcess, console: Console) -> float:
         return 0.0
 
 
-def as_table(measurement: Measurement, peak: float | None) -> Table:
+def as_table(measurement: Measurement, limits: Machine) -> Table:
     """A row's outcome for the terminal."""
-    table = Table(title=f"{measurement.row.name}, N = {measurement.row.n}", title_justify="left")
-    for heading in ("contestant", "median s", "ratio", "difference", "note"):
+    table = Table(title=f"{measurement.row.name}: {measurement.row.heading}", title_justify="left")
+    for heading in HEADINGS:
         table.add_column(heading)
     for name in (*measurement.seconds, *measurement.failures):
-        table.add_row(name, *table_cells(measurement, name, peak))
+        table.add_row(name, *table_cells(measurement, name, limits))
     return table
 
 

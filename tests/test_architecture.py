@@ -2,6 +2,8 @@
 
 import operator
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -99,11 +101,8 @@ FLATTENINGS = {
 
 
 def _assert_same(one, two):
-    x = images()
-    assert one == two
+    assert one == two  # the same program, so the same numbers
     assert hash(one) == hash(two)
-    for which in ("nngp", "ntk"):
-        assert torch.equal(getattr(one, which)(x), getattr(two, which)(x))
 
 
 @pytest.mark.parametrize("name", RELU_NETS)
@@ -120,6 +119,11 @@ def test_spellings_of_a_residual_sum_are_one_network(name):
 def test_spellings_of_flattening_are_one_network(name):
     one = ntkit.InfiniteKernel(Flattening(FLATTENINGS[name]))
     _assert_same(one, ntkit.InfiniteKernel(nn.Sequential(nn.Flatten(), Linear(6, 1))))
+
+
+def test_the_same_program_gives_the_same_numbers():
+    one, two = (kernel(RELU_NETS[name]) for name in ("module", "method in place"))
+    assert torch.equal(one.ntk(images(), engine="torch"), two.ntk(images(), engine="torch"))
 
 
 def test_modules_in_any_nesting_are_one_network():
@@ -277,7 +281,7 @@ def test_a_registered_function_equals_the_same_one_written_out():
     one = _without_mid(lambda m, h: torch.special.log_ndtr(h))
     two = _without_mid(lambda m, h: F.softplus(h))
     assert one != two
-    assert torch.isfinite(one.ntk(x)).all()
+    assert torch.isfinite(one.ntk(x, engine="torch")).all()
 
 
 def test_register_elementwise_refuses_what_is_no_function(unchecked):
@@ -303,4 +307,42 @@ def test_optional_arguments_of_forward_take_their_defaults():
             return scale * self.layer(x)
 
     x = torch.randn(4, 3, dtype=torch.float64)
-    torch.testing.assert_close(ntkit.InfiniteKernel(Optional()).nngp(x), 4 * x @ x.T / 3)
+    torch.testing.assert_close(ntkit.InfiniteKernel(Optional()).nngp(x, engine="torch"), 4 * x @ x.T / 3)
+
+
+# ---- several threads -------------------------------------------------------------------------------------------------
+
+
+def test_models_traced_by_several_threads_at_once_are_those_traced_alone():
+    models = [Net(body) for body in RELU_NETS.values()] * 4
+    alone = [trace(model) for model in models]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(trace, models)) == alone
+
+
+def test_a_model_that_another_thread_calls_while_one_is_traced_is_not_recorded():
+    tracing, called = threading.Event(), threading.Event()
+
+    class Waits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Linear(3, 1)
+
+        def forward(self, x):
+            tracing.set()
+            assert called.wait(30)
+            return self.layer(x)
+
+    other, x = nn.Linear(3, 2), torch.ones(1, 3)
+    expected = other(x).detach()
+    with ThreadPoolExecutor(1) as pool:
+        traced = pool.submit(trace, Waits())
+        assert tracing.wait(30)
+        try:
+            while_traced, weight = other(x), other.weight
+        finally:
+            called.set()
+        assert traced.result().weighted_paths == ("layer",)
+        assert len(traced.result().nodes) == 2
+    assert torch.equal(while_traced, expected)
+    assert isinstance(weight, nn.Parameter)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,21 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from peers.arrays import KINK_MARGIN, draw, nearest_kink, read_inputs  # noqa: E402
-from peers.harness import ContestantFailed, Measurement, measure, relative_difference  # noqa: E402
-from peers.limits import limit_note, nanoseconds_per_entry, required_flops, share_of_limit  # noqa: E402
+from peers.harness import ContestantFailed, Measurement, measure, relative_difference, turns  # noqa: E402
+from peers.limits import Machine  # noqa: E402
 from peers.process import WorkerProcess  # noqa: E402
-from peers.report import Report, table_cells, write_results  # noqa: E402
-from peers.rows import ROWS, Row  # noqa: E402
+from peers.report import Report, table_cells, to_json, write_results  # noqa: E402
+from peers.rows import ROWS, EmpiricalRow, ExactRow, Row, from_json  # noqa: E402
+from readme_table import BEGIN, END, ReadmeDiffers, check, placed, table  # noqa: E402
 
-ROW = Row("toy", "exact", n=3, d=2, repetitions=3, tolerance=1e-3)
+ROW = ExactRow(
+    name="toy", title="toy", n=3, network="dense relu " * 3 + "dense", shape=(2,), repetitions=3, warmups=1, target=2.0
+)
+MACHINE = Machine(threads=2, gemm=100.0)
+
+
+def empirical(**sizes: Any) -> EmpiricalRow:
+    return EmpiricalRow(name="toy", title="toy", **sizes)
 
 
 class Fake:
@@ -52,18 +61,17 @@ class Fake:
         return self.seconds[len(self.seen) - 1], self.distort(x @ x.T)
 
 
-def compete(tmp_path: Path, *contestants: Fake) -> tuple[Measurement, list[tuple[str, int]]]:
-    turns: list[tuple[str, int]] = []
-    seen = measure(
-        ROW, contestants, folder=tmp_path, seed=5, warmups=1, on_turn=lambda name, r: turns.append((name, r))
-    )
-    return seen, turns
+def compete(tmp_path: Path, *contestants: Fake, row: Row = ROW) -> tuple[Measurement, list[tuple[str, int]]]:
+    taken: list[tuple[str, int]] = []
+    seen = measure(row, contestants, folder=tmp_path, seed=5, on_turn=lambda name, r: taken.append((name, r)))
+    return seen, taken
 
 
 def test_contestants_alternate_on_the_same_fresh_arrays(tmp_path):
     a, b = Fake("a", [9, 1, 2, 3]), Fake("b", [9, 2, 4, 6])
-    _, turns = compete(tmp_path, a, b)
-    assert turns == [(name, r) for r in range(4) for name in ("a", "b")]
+    _, taken = compete(tmp_path, a, b)
+    assert taken == [(name, r) for r in range(4) for name in ("a", "b")]
+    assert turns(ROW, 2) == len(taken)
     for ours, theirs in zip(a.seen, b.seen, strict=True):
         assert np.array_equal(ours, theirs)
     assert len({x.tobytes() for x in a.seen}) == 4
@@ -75,6 +83,28 @@ def test_medians_leave_out_the_warm_up(tmp_path):
     assert (seen.median("a"), seen.median("b"), seen.ratio("b")) == (2, 4, 2)
     assert seen.ratio_range("b") == (0.8, 4)
     assert seen.differences == {"b": 0}
+
+
+def test_a_slow_peer_takes_the_turns_that_the_row_gives_it(tmp_path):
+    row = replace(ROW, repetitions=4, warmups=2, peer_repetitions=2, peer_warmups=1)
+    a, b = Fake("a", [90, 91, 1, 2, 3, 4]), Fake("b", [92, 4, 6])
+    seen, taken = compete(tmp_path, a, b, row=row)
+    assert taken == [("a", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3), ("a", 4), ("a", 5)]
+    assert turns(row, 2) == len(taken)
+    assert seen.seconds == {"a": [1, 2, 3, 4], "b": [4, 6]}
+    assert (seen.ratio("b"), seen.ratio_range("b")) == (2, (3, 4))  # medians 5 and 2.5; 4/1 and 6/2 in one round
+    assert np.array_equal(b.seen[0], a.seen[1])
+    assert table_cells(seen, "b", MACHINE)[0] == "5.0000 (2)"
+
+
+@pytest.mark.parametrize(("seconds", "met", "shown"), [(2, True, "≥ 2"), (1.9, False, "≥ 2, **missed**")])
+def test_what_was_asked_stands_beside_what_was_measured(tmp_path, seconds, met, shown):
+    seen, _ = compete(tmp_path, Fake("a", [1] * 4), Fake("b", [seconds] * 4))
+    assert seen.meets_target("b") is met
+    assert table_cells(seen, "b", MACHINE)[2] == shown
+    seen.row = replace(ROW, target=None)
+    assert seen.meets_target("b") is None
+    assert table_cells(seen, "b", MACHINE)[2] == "–"
 
 
 def test_results_within_the_tolerance_still_compare(tmp_path):
@@ -97,8 +127,9 @@ def test_no_ratio_where_results_differ(tmp_path, distort):
     assert seen.median("b") == 2
     assert seen.ratio("b") is None
     assert seen.ratio_range("b") is None
-    assert table_cells(seen, "b", None)[1] == "–"
-    assert "results differ by more than 1e-03" in table_cells(seen, "b", None)[3]
+    assert seen.meets_target("b") is None
+    assert table_cells(seen, "b", MACHINE)[1] == "–"
+    assert "results differ by more than 1e-03" in table_cells(seen, "b", MACHINE)[4]
 
 
 def test_a_difference_in_one_round_alone_is_not_forgotten(tmp_path):
@@ -110,19 +141,19 @@ def test_a_difference_in_one_round_alone_is_not_forgotten(tmp_path):
 
 @pytest.mark.parametrize(("fails_at", "why"), [(0, "is missing"), (2, "ran out of memory")])
 def test_a_contestant_that_fails_is_reported_and_the_others_go_on(tmp_path, fails_at, why):
-    seen, turns = compete(tmp_path, Fake("a", [1] * 4), Fake("b", [2] * 4, fails_at=fails_at), Fake("c", [3] * 4))
+    seen, taken = compete(tmp_path, Fake("a", [1] * 4), Fake("b", [2] * 4, fails_at=fails_at), Fake("c", [3] * 4))
     assert seen.failures == {"b": why}
     assert "b" not in seen.seconds
     assert seen.ratio("c") == 3
-    assert turns.count(("b", 3)) == 0
-    assert table_cells(seen, "b", None)[3] == f"failed: {why}"
+    assert taken.count(("b", 3)) == 0
+    assert table_cells(seen, "b", MACHINE)[4] == f"failed: {why}"
 
 
 def test_without_the_reference_there_are_times_and_no_ratios(tmp_path):
     seen, _ = compete(tmp_path, Fake("a", [1] * 4, fails_at=2), Fake("b", [2] * 4))
     assert seen.median("b") == 2
     assert seen.ratio("b") is None
-    assert "a failed" in table_cells(seen, "b", None)[3]
+    assert "a failed" in table_cells(seen, "b", MACHINE)[4]
 
 
 def test_another_precision_or_shape_is_a_failure(tmp_path):
@@ -161,35 +192,20 @@ def test_the_report_holds_what_was_seen(tmp_path):
     assert contestants["d"] == {"failure": "ran out of memory"}
     assert told["machine"] == {"cpu": "some", "threads": 2, "peak GEMM GFLOP/s": 100.0}
     text = page.read_text()
-    assert "| b | 2.0000 | 2 (2–2) | 0.0e+00 |" in text
+    assert "| b | 2.0000 (3) | 2 (2–2) | ≥ 2 | 0.0e+00 |" in text
     assert "no ratio: results differ" in text
     assert "liba 1.0" in text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["day-peers.json", "day-peers.md"]
 
 
-def test_required_flops_of_a_small_network_counted_by_hand():
-    trace = Row("toy", "empirical", n=2, d=3, depth=2, width=5, n_outputs=1)
-    forward, backward, inputs = 2 * 2 * (3 * 5 + 5 * 5 + 5 * 1), 2 * 2 * (5 * 5), 4 * (3 + 5 + 5)
-    assert required_flops(trace) == forward + backward + inputs + 4 * (5 + 5)
-    full = replace(trace, n_outputs=7, outputs="full")
-    forward = 2 * 2 * (3 * 5 + 5 * 5 + 5 * 7)
-    assert required_flops(full) == forward + 7 * backward + inputs + 14**2 * (5 + 5)
-    assert share_of_limit(trace, seconds=1e-6, peak_gflops=required_flops(trace) / 1e3) == pytest.approx(1)
-
-
-def test_time_of_an_entry_and_layer():
-    assert nanoseconds_per_entry(Row("toy", "exact", n=1000, depth=3), 0.003) == pytest.approx(1.0)
-    assert limit_note(ROW, 27e-9, None) == "1.00 ns an entry·layer"
-
-
 def test_rows_have_names_of_their_own_and_quick_sizes():
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert all(row.quick().n <= 12 for row in ROWS)
-    assert Row(**json.loads(json.dumps(ROWS[-1].to_json()))) == ROWS[-1]
+    assert [from_json(json.loads(json.dumps(row.to_json()))) for row in ROWS] == list(ROWS)
 
 
 def test_arrays_repeat_with_the_seed_and_keep_away_from_kinks():
-    row = Row("toy", "empirical", n=400, d=30, width=200, depth=3)
+    row = empirical(n=400, d=30, width=200, depth=3)
     arrays = draw(row, 3)
     assert {name: a.shape for name, a in arrays.items()} == {
         "x": (400, 30),
@@ -214,9 +230,10 @@ def worker(name: str, module: str, folder: Path, **options: float) -> WorkerProc
 
 
 def test_workers_of_this_environment_agree(tmp_path):
-    row = replace(next(row for row in ROWS if row.name == "mlp-full-30").quick(), n=4, repetitions=1)
+    row = next(row for row in ROWS if row.name == "mlp-full-30")
+    row = replace(row.quick(), n=4, repetitions=1, warmups=0)
     workers = [worker("ntkit", "peers.worker_ntkit", tmp_path), worker("tf", "peers.worker_torch_func", tmp_path)]
-    seen = measure(row, workers, folder=tmp_path, seed=1, warmups=0)
+    seen = measure(row, workers, folder=tmp_path, seed=1)
     codes = [w.close() for w in workers]
     assert seen.failures == {}
     assert seen.differences["tf"] < 1e-5
@@ -242,3 +259,35 @@ def test_a_missing_environment_names_the_remedy(tmp_path):
     contestant = WorkerProcess("x", "peers.worker_x", tmp_path / "python", threads=1, folder=tmp_path)
     with pytest.raises(ContestantFailed, match=r"its environment is missing; .* benchmarks/setup_peers\.py"):
         contestant.prepare(ROW)
+
+
+def report_of(tmp_path: Path, *contestants: Fake) -> dict[str, Any]:
+    seen, _ = compete(tmp_path, *contestants)
+    machine = {"date": "2026-01-02T03:04:05", "cpu": "some", "threads": 2, "precision": "float32"}
+    return to_json(Report({**machine, "ntkit revision": "abc"}, [seen], {"neural-tangents": {"jax": "0.4"}}))
+
+
+def test_the_readme_shows_the_results_between_its_markers(tmp_path):
+    results = report_of(tmp_path, Fake("ntkit", [1e-8] * 4), Fake("neural-tangents", [1.5e-8] * 4))
+    shown = table(results, {"toy": 0.254})
+    assert "2026-01-02, some, 2 threads" in shown
+    heading = "exact NTK, toy, d = 2, N = 3"
+    assert f"| {heading} | ≥ 2× | 1.5× (1.5–1.5), **missed** | 1e-08 | 1.5e-08 | 1.11 | 25% |" in shown
+    readme = placed(f"# Made up\n\n{BEGIN}\nold\n{END}\n\nmore\n", shown)
+    assert readme == f"# Made up\n\n{BEGIN}\n{shown}\n{END}\n\nmore\n"
+    check(readme, results, {"toy": 0.254})
+    with pytest.raises(ReadmeDiffers, match=r"run: python benchmarks/readme_table\.py"):
+        check(readme.replace("1.11", "0.11"), results, {"toy": 0.254})
+
+
+def test_the_readme_says_why_there_is_no_ratio(tmp_path):
+    failed = report_of(tmp_path, Fake("ntkit", [1] * 4, fails_at=2), Fake("neural-tangents", [2] * 4))
+    assert "| ntkit failed | – | 2 | – | – |" in table(failed)
+    differs = report_of(tmp_path, Fake("ntkit", [1] * 4), Fake("neural-tangents", [2] * 4, lambda k: 2 * k))
+    assert "| results differ | 1 | 2 |" in table(differs)
+
+
+@pytest.mark.parametrize("readme", ["nothing", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_a_readme_without_a_place_for_the_table_is_an_error(readme):
+    with pytest.raises(ReadmeDiffers, match=r"README\.md must hold"):
+        placed(readme, "table")

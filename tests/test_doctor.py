@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+import sys
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ from data_files import write_mnist
 from ntkit.cli import doctor, kernel_checks
 from ntkit.cli.kernel_checks import Check
 from ntkit.errors import InvalidInput
+from ntkit.infinite.compiled import cache, threads
 
 
 @pytest.fixture(autouse=True)
-def _plain_folders(monkeypatch, tmp_path):
+def _plain_folders(monkeypatch):
     monkeypatch.delenv("NTKIT_DATA", raising=False)
-    monkeypatch.setenv("NTKIT_CACHE", str(tmp_path / "cache" / "deep"))
 
 
 def test_the_report_is_about_this_process(tmp_path):
@@ -33,9 +33,10 @@ def test_the_report_is_about_this_process(tmp_path):
     assert 0 < found.machine.cores_usable <= found.machine.cores_logical
     assert found.machine.memory_free > 0
     assert len(found.machine.gpus) == torch.cuda.device_count()
-    assert found.folders.cache == tmp_path / "cache" / "deep"
-    assert found.folders.cache_writable
-    assert list(tmp_path.iterdir()) == []  # looked at, not made
+    assert found.engine.threads == threads.available()
+    assert found.engine.kept == cache.folder()
+    assert found.engine.problem == ""
+    assert list(tmp_path.iterdir()) == []  # nothing is made
 
 
 def test_it_leaves_the_random_state_alone():
@@ -47,38 +48,39 @@ def test_it_leaves_the_random_state_alone():
 def test_it_prints_every_part(capsys):
     doctor.run()
     printed = " ".join(capsys.readouterr().out.split())
-    for word in ("Versions", "SIMD", "GPU", "NTKIT_DATA is not set", "writable", "All checks passed."):
+    for word in ("Versions", "numba", "SIMD", "GPU", "kept in", "NTKIT_DATA is not set", "All checks passed."):
         assert word in printed
-    assert printed.count("pass: differ by") == 3
+    assert printed.count("pass: differ by") == 4
 
 
 def test_a_wrong_kernel_fails_with_exit_code_1(monkeypatch, capsys):
     right = ntkit.InfiniteKernel.ntk
-    monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", lambda kernel, x: right(kernel, x) * (1 + 1e-9))
+    monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", lambda kernel, x, **how: right(kernel, x, **how) * (1 + 1e-9))
     with pytest.raises(typer.Exit) as caught:
         doctor.run()
     assert caught.value.exit_code == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "FAIL: differ by 1.0e-09, at most 1e-12" in printed
-    assert "1 of 3 checks failed" in printed
+    assert "1 of 4 checks failed" in printed
 
 
-@pytest.mark.parametrize("error", [InvalidInput("cannot"), RuntimeError("torch cannot")])
+@pytest.mark.parametrize("error", [InvalidInput("cannot"), RuntimeError("torch cannot"), ImportError("numba cannot")])
 def test_a_kernel_that_raises_fails(monkeypatch, error):
-    def broken(kernel, x):
+    def broken(kernel, x, **how):
         raise error
 
     monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", broken)
-    exact, single, empirical = kernel_checks.run_checks()
+    exact, single, engines, empirical = kernel_checks.run_checks()
     assert not exact.passed
     assert not single.passed
+    assert not engines.passed
     assert empirical.passed
     assert exact.problem == f"{type(error).__name__}: {error}"
 
 
 @pytest.mark.parametrize("result", [torch.full((8, 8), math.nan).double(), torch.ones(3).double()])
 def test_nan_and_other_shapes_fail(monkeypatch, result):
-    monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", lambda kernel, x: result)
+    monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", lambda kernel, x, **how: result)
     exact = kernel_checks.run_checks()[0]
     assert not exact.passed
     assert "NaN" in exact.problem or "got shape (3,), wanted (8, 8)" in exact.problem
@@ -108,21 +110,31 @@ def test_data_sets_and_a_wrong_data_folder(tmp_path, monkeypatch, capsys):
     assert "NTKIT_DATA must name a folder" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_cache_folder_follows_the_platform(monkeypatch):
-    monkeypatch.delenv("NTKIT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    monkeypatch.setenv("HOME", "/h")
-    monkeypatch.setenv("LOCALAPPDATA", "/l")
-    folders = {"linux": "/x/ntkit", "darwin": "/h/Library/Caches/ntkit", "win32": "/l/ntkit/Cache"}
-    for name, folder in folders.items():
-        monkeypatch.setattr(doctor.sys, "platform", name)
-        assert doctor.cache_folder() == Path(folder)
+def test_code_that_is_not_kept_and_the_remedy(monkeypatch, capsys):
+    monkeypatch.setattr(cache, "folder", lambda: None)
+    doctor.run()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"none of {cache.places()[0]}" in printed
+    assert "every process compiles again" in printed
+    assert "set NUMBA_CACHE_DIR" in printed
 
 
-def test_a_cache_under_a_file_is_not_writable(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("x")
-    monkeypatch.setenv("NTKIT_CACHE", str(tmp_path / "file" / "cache"))
-    assert not doctor.report().folders.cache_writable
+def test_a_numba_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ntkit.infinite.compiled", None)  # as an import that fails
+    found = doctor.report()
+    assert found.engine.kept is None
+    assert found.engine.problem.startswith("numba cannot be imported: ")
+
+
+def test_engines_that_differ_fail(monkeypatch):
+    right = ntkit.InfiniteKernel.ntk
+
+    def differ(kernel, x, **how):
+        return right(kernel, x, **how) * (1 + 1e-9 * (how.get("engine") == "torch"))
+
+    monkeypatch.setattr(ntkit.InfiniteKernel, "ntk", differ)
+    (failed,) = (check for check in kernel_checks.run_checks() if not check.passed)
+    assert failed.name == "exact: numba, torch"
 
 
 def test_what_is_not_installed_names_its_extra(monkeypatch, capsys):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ntkit
+from ntkit.infinite.placement import Placement
 from ntkit.infinite.torch_interpreter import TorchInterpreter
 from oracles import recursion as oracle
 
@@ -143,9 +144,13 @@ def deep_kernel(activation):
     return ntkit.InfiniteKernel(mlp(activation, depth=3, w_std=2**0.5, b_std=0.0, features=20))
 
 
+def interpreter_of(kernel, features):
+    return TorchInterpreter(kernel.program, kernel.tolerance, Placement(kernel.program, (features,)))
+
+
 def test_the_interpreter_keeps_the_spectrum_of_near_duplicates_even_in_float32():
-    x, interpreter = near_copies(), TorchInterpreter(deep_kernel(nn.ReLU()).program, 1e-8)
-    single, exact = (interpreter.matrix(t, None, True, True)[1] for t in (x, x.double()))
+    x, interpreter = near_copies(), interpreter_of(deep_kernel(nn.ReLU()), 20)
+    single, exact = (interpreter.matrix(t, None, True, True)[0][1] for t in (x, x.double()))
     assert single.dtype == torch.float32
     smallest = float(torch.linalg.eigvalsh(exact)[0])
     assert smallest > 0
@@ -174,14 +179,11 @@ def test_quadrature_keeps_the_distance_of_near_duplicates(activation, gap):
     turn *= x.norm() / turn.norm()
     near = np.cos(gap) * x + np.sin(gap) * turn
     kernel = ntkit.InfiniteKernel(nn.Sequential(ntkit.nn.Linear(5, 8), activation), tolerance=1e-10)
-    interpreter = TorchInterpreter(kernel.program, 1e-10)
-    side = interpreter.side(torch.cat([x, near]))
-    dual, tables = interpreter.duals[2], side.samples[2]
-    d = torch.tensor([[4 * np.sin(gap / 2) ** 2 * float(side.moments[1][0])]], dtype=torch.float64)
-    same = type(tables)(
-        tables.q[:1], tables.variance[:1], tables.mean[:1], {k: v[:1] for k, v in tables.tables.items()}
-    )
-    distance, slope = dual.pairs(same, same, d, True)
+    interpreter = interpreter_of(kernel, 5)
+    _, affine, activation_output = interpreter.side(torch.cat([x, near])).registers
+    d = torch.tensor([[4 * np.sin(gap / 2) ** 2 * float(affine.second[0, 0])]], dtype=torch.float64)
+    same = activation_output.tables[slice(0, 1)]
+    distance, slope = interpreter.duals[2].pairs(same, same, d, True)
     assert float(distance / (d * slope)) == pytest.approx(1, rel=10 * gap**2 + 1e-9)
 
 

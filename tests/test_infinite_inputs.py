@@ -114,6 +114,11 @@ def test_bad_inputs_say_what_was_wanted(unchecked, name):
             "x1 is torch.float32 and x2 is torch.float64; convert one",
         ),
         (torch.ones(3, 4), np.ones((3, 4)), "x1 is a Tensor and x2 a ndarray; give both as the same kind"),
+        (
+            torch.ones(3, 4),
+            torch.ones(3, 2, 2),
+            r"samples of x1 have shape \(4,\) and those of x2 \(2, 2\); resize or reshape one of them",
+        ),
     ],
 )
 def test_sides_must_agree(unchecked, x1, x2, text):
@@ -171,14 +176,20 @@ def test_the_plan_says_what_a_kernel_costs():
     kernel = ntkit.InfiniteKernel(mlp(nn.Tanh()))
     plan, rectangle = kernel.plan((1000, 4)), kernel.plan((1000, 4), (10, 4))
     assert (plan.n, plan.m, plan.symmetric) == (1000, 1000, True)
-    assert plan.memory == 2 * 8 * 1000 * 1000
-    assert plan.pair_steps == plan.steps * 1000 * 1001 // 2
-    assert rectangle.pair_steps == plan.steps * 10_000
+    instructions = len(kernel.program.instructions)
+    assert plan.memory == 2 * 8 * 1000 * 1000 + 8 * (1000 + 1000) * instructions
+    assert rectangle.memory == 2 * 8 * 1000 * 10 + 8 * (1000 + 10) * instructions
+    assert plan.entries == instructions * 1000 * 1001 // 2
+    assert rectangle.entries == instructions * 10_000
+    assert plan.covariances == (("vectors", "one number"),)
     assert [path for path, _ in plan.duals] == ["2", "2"], "the same activation module stands at two places"
     assert "Series" in str(plan)
     assert "half of them by symmetry" in str(plan)
     assert "dual       2: ReLU, ClosedForm" in str(KERNEL.plan((3, 4)))
     assert "dual       2: tanh(x), Series" in str(plan)
+    assert plan.engine.startswith("torch"), "series have no compiled form"
+    assert KERNEL.plan((3, 4)).engine.startswith("numba")
+    assert KERNEL.plan((3, 4), engine="torch").engine.startswith("torch")
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ NO_LIMIT = {
     "data plus an activation": (
         lambda m, x: x + F.relu(m.b(x)),
         "ac",
-        "'out' adds the data and the activation at 'relu'",
+        "'add' adds the data and the activation at 'relu'",
     ),
     "dependent activations": (lambda m, x: _dependent(m, x), "b", "depend on the output of the same layer"),
 }

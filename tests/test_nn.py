@@ -20,6 +20,7 @@ def test_linear_scales_stand_in_the_forward_pass():
 @pytest.mark.parametrize(("layer", "conv", "shape"), [
     (ntkit.nn.Conv1d(3, 4, 5, padding=2, w_std=1.3, b_std=0.4), nn.functional.conv1d, (2, 3, 9)),
     (ntkit.nn.Conv2d(3, 4, (5, 5), padding=2, w_std=1.3, b_std=0.4), nn.functional.conv2d, (2, 3, 9, 8)),
+    (ntkit.nn.Conv3d(3, 4, 5, padding=2, w_std=1.3, b_std=0.4), nn.functional.conv3d, (2, 3, 6, 5, 4)),
 ])  # fmt: skip
 def test_convolution_fan_in_counts_the_whole_window_also_at_edges(layer, conv, shape):
     layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
@@ -32,6 +33,7 @@ def test_convolution_fan_in_counts_the_whole_window_also_at_edges(layer, conv, s
     lambda **k: ntkit.nn.Linear(400, 400, **k),
     lambda **k: ntkit.nn.Conv1d(80, 80, 25, **k),
     lambda **k: ntkit.nn.Conv2d(80, 80, 5, **k),
+    lambda **k: ntkit.nn.Conv3d(80, 80, 3, **k),
 ])  # fmt: skip
 def test_parameters_are_standard_normal_and_bias_needs_a_scale(make):
     layer = make(w_std=3.0, b_std=2.0)
@@ -129,6 +131,23 @@ def test_ntk_parameterize_rewrites_a_copy_and_keeps_everything_else():
     assert [m.w_std for m in new.modules() if hasattr(m, "w_std")] == [1.5, 1.5, 1.5]
 
 
+@pytest.mark.parametrize(("axes", "plain", "own"), [
+    (1, nn.Conv1d, ntkit.nn.Conv1d),
+    (2, nn.Conv2d, ntkit.nn.Conv2d),
+    (3, nn.Conv3d, ntkit.nn.Conv3d),
+])  # fmt: skip
+def test_ntk_parameterize_keeps_how_a_convolution_moves(axes, plain, own):
+    options = {"stride": 2, "padding": 3, "dilation": 2, "groups": 2, "padding_mode": "reflect"}
+    layer = plain(4, 6, 3, bias=False, **options)
+    new = ntkit.ntk_parameterize(layer, w_std=1.5, b_std=0.1)
+    assert type(new) is own
+    assert new.bias is None
+    x = torch.randn(2, 4, *[7] * axes)
+    with torch.no_grad():
+        layer.weight.copy_(new.weight * 1.5 / math.sqrt(2 * 3**axes))
+    torch.testing.assert_close(new(x), layer(x))
+
+
 def test_ntk_parameterize_redraws_own_layers_at_their_own_scale():
     layer = ntkit.nn.Linear(50, 50, w_std=0.7)
     new = ntkit.ntk_parameterize(layer, w_std=9.0)
@@ -148,7 +167,6 @@ def _tied():
 
 @pytest.mark.parametrize(("model", "text"), [
     (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "ConvTranspose2d at '0' has no counterpart"),
-    (nn.Sequential(nn.Conv3d(1, 1, 3)), "Conv3d at '0' has no counterpart"),
     (nn.Sequential(_OwnLinear(3, 3)), "_OwnLinear at '0' has no counterpart"),
     (nn.MultiheadAttention(4, 2), "at 'out_proj' has no counterpart"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), "at '0' has no counterpart"),

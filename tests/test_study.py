@@ -82,9 +82,9 @@ def test_shuffled_labels_fall_to_chance(tmp_path):
 
 
 def test_a_module_without_exact_kernel_is_studied_all_the_same(tmp_path):
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.PReLU(), nn.Flatten(), nn.Linear(144, 10))
     before = [p.clone() for p in model.parameters()]
-    with pytest.raises(ntkit.errors.UnsupportedLayer, match=r"Conv2d at '0' has no rule.* --no-exact, or exact=False"):
+    with pytest.raises(ntkit.errors.UnsupportedLayer, match=r"PReLU at '1' has no rule.* --no-exact, or exact=False"):
         ntkit.study(model, "digits", out=tmp_path / "s", **SMALL)
     assert list(tmp_path.iterdir()) == []
     result = ntkit.study(model, "digits", out=tmp_path / "s", exact=False, **SMALL)
@@ -92,6 +92,14 @@ def test_a_module_without_exact_kernel_is_studied_all_the_same(tmp_path):
     assert result.findings["learning_rate"]["predicted_exact"] is None
     assert {row["key"] for row in result.findings["machines"]} == {"initial", "final", "network"}
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_convolutional_network_is_studied_with_its_exact_kernel(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+    result = ntkit.study(model, "digits", out=tmp_path / "s", **SMALL)
+    assert result.findings["network"]["exact"]
+    scores = {row["key"]: row["test"] for row in result.findings["machines"]}
+    assert scores["exact"] > 0.5, "chance is 0.1"
 
 
 def test_regression(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peers.rows import B_STD, Row
+from peers.rows import B_STD, EmpiricalRow, ExactRow, Row
 
 # Where a unit's input is as small as float32 rounding, rounding decides ReLU's derivative: two right programs may then
 # differ by that unit's whole share of the kernel, up to 1%. Inputs of size 1 summed over a thousand units err by 1e-6.
@@ -18,24 +18,24 @@ KINK_MARGIN = 1e-5
 
 
 def draw(row: Row, seed: int) -> dict[str, np.ndarray]:
-    """The arrays of one repetition, float32: samples "x" (n, d), for empirical rows also "W0", "b0", "W1", …
+    """The arrays of one repetition, float32: samples "x" (n, *shape), for empirical rows also "W0", "b0", "W1", …
 
     Weights W (out, in) have variance 2/in, so that signals keep their size with depth. Samples at which a ReLU unit's
     input is within `KINK_MARGIN` of zero are drawn again.
     """
     rng = np.random.default_rng(seed)
+    if isinstance(row, ExactRow):
+        return {"x": rng.standard_normal((row.n, *row.shape), dtype=np.float32)}
+    assert isinstance(row, EmpiricalRow), f"no arrays are known for rows of the kind {row.kind!r}"
     x = rng.standard_normal((row.n, row.d), dtype=np.float32)
-    if row.kind == "exact":
-        return {"x": x}
     weights: dict[str, np.ndarray] = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(row.widths)):
         scale = np.float32((2 / fan_in) ** 0.5)
         weights[f"W{layer}"] = scale * rng.standard_normal((fan_out, fan_in), dtype=np.float32)
         weights[f"b{layer}"] = np.float32(B_STD) * rng.standard_normal(fan_out, dtype=np.float32)
-    if row.activation == "relu":
-        doubtful = np.arange(row.n)
-        while (doubtful := doubtful[nearest_kink(x[doubtful], weights, row.depth) < KINK_MARGIN]).size:
-            x[doubtful] = rng.standard_normal((doubtful.size, row.d), dtype=np.float32)
+    doubtful = np.arange(row.n)
+    while (doubtful := doubtful[nearest_kink(x[doubtful], weights, row.depth) < KINK_MARGIN]).size:
+        x[doubtful] = rng.standard_normal((doubtful.size, row.d), dtype=np.float32)
     return {"x": x, **weights}
 
 

@@ -66,11 +66,16 @@ class Measurement:
         own, reference = self.median(name), self.median(self.reference)
         return own / reference if own and reference and self.agrees(name) else None
 
+    def meets_target(self, name: str) -> bool | None:
+        """Whether a contestant's ratio is at least what the row asks; None where there is no ratio or no target."""
+        ratio = self.ratio(name)
+        return None if ratio is None or self.row.target is None else ratio >= self.row.target
+
     def ratio_range(self, name: str) -> tuple[float, float] | None:
-        """Smallest and largest ratio within one repetition: how much the machine's mood matters."""
+        """Smallest and largest ratio within one round that both had a turn in: how much the machine's mood matters."""
         if self.ratio(name) is None:
             return None
-        pairs = zip(self.seconds[name], self.seconds[self.reference], strict=True)
+        pairs = zip(self.seconds[name], self.seconds[self.reference], strict=False)  # a peer may stop earlier
         ratios = [own / reference for own, reference in pairs]
         return min(ratios), max(ratios)
 
@@ -89,28 +94,27 @@ def measure(
     *,
     folder: Path,
     seed: int,
-    warmups: int = 2,
     on_turn: Callable[[str, int], None] = lambda name, repetition: None,
 ) -> Measurement:
     """Let all contestants compute the row in turns A B C, A B C, …, each round on arrays of its own seed.
 
-    The first `warmups` rounds are not timed (compilation, first pages, threads). A contestant that fails leaves the
-    row and is reported; the others go on.
+    The row's first `warmups` rounds are not timed (compilation, first pages, threads); their results are compared all
+    the same. Where a row gives the peers fewer turns, they sit out the earliest warm-ups and the last timed rounds. A
+    contestant that fails leaves the row and is reported; the others go on.
 
     Args:
         row: what to compute.
         contestants: in turn order; the first is the reference.
         folder: where the arrays are written.
         seed: of the first round; round r uses seed + r.
-        warmups: rounds that are not timed; their results are compared all the same.
         on_turn: told the contestant and the round before each turn.
     """
     seen = Measurement(row, contestants[0].name)
     alive = [c for c in contestants if _prepared(c, row, seen)]
-    for repetition in range(warmups + row.repetitions):
+    for repetition in range(row.warmups + row.repetitions):
         inputs = write_inputs(row, seed + repetition, folder / "inputs.npz")
         reference: np.ndarray | None = None
-        for contestant in list(alive):
+        for contestant in [c for c in alive if takes_part(row, c.name == seen.reference, repetition)]:
             on_turn(contestant.name, repetition)
             try:
                 seconds, result = contestant.run(inputs)
@@ -123,18 +127,36 @@ def measure(
                 reference = result
             elif reference is not None:
                 _note_difference(contestant.name, relative_difference(result, reference), seen)
-            if repetition >= warmups:
+            if repetition >= row.warmups:
                 seen.seconds.setdefault(contestant.name, []).append(seconds)
         if not alive:
             break
     return seen
 
 
+def takes_part(row: Row, is_reference: bool, repetition: int) -> bool:
+    """Whether a contestant has a turn in this round: the reference always, a peer as often as the row says."""
+    timed = repetition - row.warmups
+    if is_reference:
+        return True
+    if timed < 0:
+        return row.peer_warmups is None or -timed <= row.peer_warmups
+    return row.peer_repetitions is None or timed < row.peer_repetitions
+
+
+def turns(row: Row, n_contestants: int) -> int:
+    """Turns of all contestants together, the untimed ones included."""
+    rounds = range(row.warmups + row.repetitions)
+    peers = sum(takes_part(row, False, repetition) for repetition in rounds)
+    return len(rounds) + (n_contestants - 1) * peers
+
+
 def require_form(row: Row, result: np.ndarray) -> None:
     """Raise `ContestantFailed` where a result has another shape or precision than the row asks for."""
-    shape = (row.n, row.n) if row.outputs == "trace" else (row.n, row.n, row.n_outputs, row.n_outputs)
-    if result.shape != shape or result.dtype != np.float32:
-        raise ContestantFailed(f"gave {result.dtype} of shape {result.shape}, wanted float32 of shape {shape}")
+    if result.shape != row.result_shape or result.dtype != np.float32:
+        raise ContestantFailed(
+            f"gave {result.dtype} of shape {result.shape}, wanted float32 of shape {row.result_shape}"
+        )
 
 
 def _prepared(contestant: Contestant, row: Row, seen: Measurement) -> bool:

@@ -10,18 +10,42 @@ which this machine multiplied matrices in the same run. With n samples, O output
 
 Reference: Novak, Sohl-Dickstein & Schoenholz 2022, section 3.2 (structured derivatives).
 
-Exact rows do little arithmetic of one known kind, so their time is given per entry of the (n, n) result and hidden
-layer; symmetric halves count as delivered entries, so that contestants with and without symmetry compare.
+Exact rows: the time on all cores over the covariance entries that there are: pairs of samples i ≤ j, times pixels or
+pairs of pixels (`peers.networks.entries_per_pair`), summed over hidden layers. Who computes both halves of a symmetric
+kernel is measured by the same entries. The least time of an entry, `entry_limit`, is that of the loops that it passes
+through: their instructions, counted from the assembly, at the highest rates that `peers.speeds` saw.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from peers.rows import Row
+from peers.networks import entries_per_pair
+from peers.rows import EmpiricalRow, ExactRow, Row
+
+if TYPE_CHECKING:
+    from peers.instructions import Loop
+    from peers.speeds import Speeds
 
 
-def required_flops(row: Row) -> int:
+@dataclass(frozen=True)
+class Machine:
+    """What times are held against.
+
+    Args:
+        threads: cores that every contestant may use.
+        gemm: fastest float32 matrix product seen, GFLOP/s; None where it was not measured.
+    """
+
+    threads: int
+    gemm: float | None = None
+
+
+def required_flops(row: EmpiricalRow) -> int:
     """Floating-point operations of the matrix products that an empirical row needs."""
     n, outputs, widths = row.n, row.n_outputs, row.widths
     layers = list(pairwise(widths))
@@ -32,20 +56,52 @@ def required_flops(row: Row) -> int:
     return forward + backward + inputs_gram + sum(pairs * b for _, b in layers[:-1])
 
 
-def limit_note(row: Row, seconds: float, peak_gflops: float | None) -> str:
+def limit_note(row: Row, seconds: float, machine: Machine) -> str:
     """One phrase: the share of the matrix-multiplication limit, or the time of an entry and hidden layer."""
-    if row.kind == "exact":
-        return f"{nanoseconds_per_entry(row, seconds):.2f} ns an entry·layer"
-    if peak_gflops is None:
-        return "limit not measured"
-    return f"{share_of_limit(row, seconds, peak_gflops):.0%} of GEMM limit"
+    match row:
+        case ExactRow():
+            return f"{nanoseconds_per_entry(row, seconds, machine.threads):.3g} ns an entry·layer·core"
+        case EmpiricalRow() if machine.gemm is not None:
+            return f"{share_of_limit(row, seconds, machine.gemm):.0%} of GEMM limit"
+    return "limit not measured"
 
 
-def nanoseconds_per_entry(row: Row, seconds: float) -> float:
-    """Nanoseconds of an exact row per entry of its (n, n) result and hidden layer."""
-    return seconds * 1e9 / (row.n**2 * row.depth)
+def entries(row: ExactRow) -> int:
+    """Covariance entries of all hidden layers together, each pair of samples once."""
+    return row.n * (row.n + 1) // 2 * entries_per_pair(row.network, row.shape)
 
 
-def share_of_limit(row: Row, seconds: float, peak_gflops: float) -> float:
+def nanoseconds_per_entry(row: ExactRow, seconds: float, threads: int) -> float:
+    """Nanoseconds that one core takes for one covariance entry of one hidden layer."""
+    return seconds * threads * 1e9 / entries(row)
+
+
+def share_of_limit(row: EmpiricalRow, seconds: float, gemm: float) -> float:
     """Time of the required products at peak speed over the time taken, in [0, 1] but for noise of the peak."""
-    return required_flops(row) / (peak_gflops * 1e9) / seconds
+    return required_flops(row) / (gemm * 1e9) / seconds
+
+
+def unit_seconds(loop: Loop, speeds: Speeds) -> Mapping[str, float]:
+    """{unit: seconds that one core's unit is busy in one iteration of a loop}; the units work side by side."""
+    counts = loop.counts
+    return {
+        "vector instructions": loop.vector_work / speeds.vector,
+        "multiplier": (counts.get("fma", 0) + counts.get("mul", 0)) / speeds.multiply,
+        "divider": counts.get("div", 0) / speeds.divide + counts.get("sqrt", 0) / speeds.sqrt,
+        "loads": loop.reads / speeds.load,
+        "stores": loop.writes / speeds.store,
+    }
+
+
+def entry_limit(loops: Iterable[tuple[Loop, float]], speeds: Speeds, bytes_moved: float = 0.0) -> tuple[str, float]:
+    """The unit that binds, and the least seconds that one entry can take on one core.
+
+    Args:
+        loops: every loop that an entry passes through, and how many iterations are an entry's part.
+        speeds: measured rates.
+        bytes_moved: to and from memory, not cache, for one entry; a core has its part of the bandwidth.
+    """
+    busy = Counter({"memory": bytes_moved * speeds.threads / speeds.bandwidth})
+    for loop, iterations in loops:
+        busy.update({unit: seconds * iterations for unit, seconds in unit_seconds(loop, speeds).items()})
+    return max(busy.items(), key=lambda unit: unit[1])

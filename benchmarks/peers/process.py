@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Timer
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,14 +29,26 @@ class WorkerProcess:
         threads: cores it may use.
         folder: for results and the worker's log.
         timeout: seconds after which an answer is no longer waited for.
+        variables: environment variables of its own.
     """
 
-    def __init__(self, name: str, module: str, python: Path, *, threads: int, folder: Path, timeout: float = 900):
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        python: Path,
+        *,
+        threads: int,
+        folder: Path,
+        timeout: float = 900,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ):
         self.name, self.module, self.python = name, module, python
         self.threads, self.folder, self.timeout = threads, folder, timeout
+        self.variables = dict(variables)
         self.versions: dict[str, str] = {}
+        self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[str] | None = None
-        self._log = folder / f"{name}.log"
 
     def prepare(self, row: Row) -> None:
         """Build the row's task in the worker; starts a worker where none is alive."""
@@ -67,14 +81,14 @@ class WorkerProcess:
     def _start(self) -> None:
         if not self.python.exists():
             raise ContestantFailed("its environment is missing; make it with `python benchmarks/setup_peers.py`")
-        with self._log.open("w") as log:
+        with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(self.python), "-m", self.module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=worker_variables(self.threads),
+                env=worker_variables(self.threads) | self.variables,
             )
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +116,7 @@ class WorkerProcess:
         """Why a worker died: the signal, else the last line it wrote, its exception's name and message."""
         if code < 0:
             return f"was ended by signal {-code}" + (", as when memory runs out" if code == -9 else "")
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "ended without a message"
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from peers.arrays import read_inputs
-from peers.rows import Row
+from peers.rows import Row, from_json
 
 
 class Task(Protocol):
@@ -63,7 +63,7 @@ def serve(
         request = json.loads(line)
         match request["do"]:
             case "prepare":
-                task = prepare(Row(**request["row"]))
+                task = prepare(from_json(request["row"]))
                 answer = {"versions": versions(*distributions, "numpy")}
             case "run":
                 assert task is not None, "run was asked for before prepare"

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from peers.harness import Measurement
-from peers.limits import limit_note, nanoseconds_per_entry, required_flops, share_of_limit
+from peers.limits import Machine, entries, limit_note, nanoseconds_per_entry, required_flops, share_of_limit
+from peers.rows import EmpiricalRow, ExactRow, Row
 
 LEGEND = (
-    "Median seconds of warm turns on fresh arrays. Ratio: time over ntkit's, in brackets its range over single",
-    "repetitions. Difference: largest |a − b| / max|b| from ntkit's result over all repetitions. GEMM limit: the time",
-    "of the matrix products that are needed, at peak speed, over the time taken. An entry·layer: one of the N² entries",
-    "in one hidden layer.",
+    "Median seconds of warm turns on fresh arrays, and how many. Ratio: time over ntkit's, in brackets its range over",
+    "single rounds. Asked: the ratio that ntkit set out to reach. Difference: largest |a − b| / max|b| from ntkit's",
+    "result over all rounds. GEMM limit: the time of the matrix products that are needed, at peak speed, over the time",
+    "taken. An entry·layer: one covariance of one hidden layer, between two samples (each pair once) at one pixel or,",
+    "with pooling, one pair of pixels; time is that of all cores.",
 )
+
+HEADINGS = ("contestant", "median s (turns)", "ratio", "asked", "difference", "note")
 
 
 @dataclass
@@ -36,40 +40,56 @@ class Report:
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     peak: float | None = None
 
+    @property
+    def limits(self) -> Machine:
+        """What the times are held against."""
+        return Machine(self.machine["threads"], self.peak)
+
 
 def to_json(report: Report) -> dict[str, Any]:
     """Everything that was measured, and what follows from it."""
     return {
         "machine": {**report.machine, "peak GEMM GFLOP/s": report.peak},
         "versions": report.versions,
-        "rows": [_row(m, report.peak) for m in report.measurements],
+        "rows": [_row(m, report.limits) for m in report.measurements],
     }
 
 
-def _row(m: Measurement, peak: float | None) -> dict[str, Any]:
-    contestants = {name: _contestant(m, name, peak) for name in m.seconds}
+def _row(m: Measurement, limits: Machine) -> dict[str, Any]:
+    contestants = {name: _contestant(m, name, limits) for name in m.seconds}
     failed = {name: {"failure": why} for name, why in m.failures.items()}
     return {"row": m.row.to_json(), "reference": m.reference, "contestants": {**contestants, **failed}}
 
 
-def _contestant(m: Measurement, name: str, peak: float | None) -> dict[str, Any]:
+def _contestant(m: Measurement, name: str, limits: Machine) -> dict[str, Any]:
     median = m.median(name)
     assert median is not None, f"{name} has no times"
     difference = m.differences.get(name)
-    if m.row.kind == "exact":
-        limit = {"nanoseconds per entry and hidden layer": nanoseconds_per_entry(m.row, median)}
-    else:
-        share = None if peak is None else share_of_limit(m.row, median, peak)
-        limit = {"required GFLOP": required_flops(m.row) / 1e9, "share of matrix-product limit": share}
     return {
         "median seconds": median,
         "seconds": m.seconds[name],
         "ratio to reference": m.ratio(name),
         "ratio range": m.ratio_range(name),
+        "meets target": m.meets_target(name),
         "relative difference": difference if difference is not None and isfinite(difference) else None,
         "agrees": name == m.reference or m.agrees(name),
-        **limit,
+        **_limit(m.row, median, limits),
     }
+
+
+def _limit(row: Row, median: float, limits: Machine) -> dict[str, Any]:
+    """What a median means beside the machine's limit."""
+    match row:
+        case ExactRow():
+            nanoseconds = nanoseconds_per_entry(row, median, limits.threads)
+            return {
+                "entries of hidden layers": entries(row),
+                "nanoseconds per entry, hidden layer and core": nanoseconds,
+            }
+        case EmpiricalRow():
+            share = None if limits.gemm is None else share_of_limit(row, median, limits.gemm)
+            return {"required GFLOP": required_flops(row) / 1e9, "share of matrix-product limit": share}
+    return {}
 
 
 def to_markdown(report: Report) -> str:
@@ -82,37 +102,34 @@ def to_markdown(report: Report) -> str:
         lines.append(f"- {name}: {', '.join(f'{package} {v}' for package, v in installed.items())}")
     lines += ["", *LEGEND, ""]
     for m in report.measurements:
-        lines += [_title(m), "", *_table(m, peak), ""]
+        lines += [f"## {m.row.name}: {m.row.heading}", "", *_table(m, report.limits), ""]
     return "\n".join(lines)
 
 
-def _title(m: Measurement) -> str:
-    row = m.row
-    shape = f"d = {row.d}, {row.depth} hidden layers" if row.kind == "exact" else "–".join(map(str, row.widths))
-    what = "exact NTK" if row.kind == "exact" else f'empirical NTK, "{row.outputs}"'
-    return f"## {row.name}: {what}, {row.activation}, N = {row.n}, {shape}"
-
-
-def _table(m: Measurement, peak: float | None) -> list[str]:
-    lines = ["| contestant | median s | ratio | difference | note |", "|---|---|---|---|---|"]
-    rows = ((name, *table_cells(m, name, peak)) for name in (*m.seconds, *m.failures))
+def _table(m: Measurement, limits: Machine) -> list[str]:
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
+    rows = ((name, *table_cells(m, name, limits)) for name in (*m.seconds, *m.failures))
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def table_cells(m: Measurement, name: str, peak: float | None) -> tuple[str, str, str, str]:
-    """Median, ratio, difference and note of one contestant, as text."""
+def table_cells(m: Measurement, name: str, limits: Machine) -> tuple[str, str, str, str, str]:
+    """Median and turns, ratio, what was asked, difference and note of one contestant, as text."""
     median = m.median(name)
     if median is None:
-        return "–", "–", "–", f"failed: {m.failures.get(name, 'no times')}".replace("|", "/")
+        return "–", "–", "–", "–", f"failed: {m.failures.get(name, 'no times')}".replace("|", "/")
+    time = f"{median:.4f} ({len(m.seconds[name])})"
     if name == m.reference:
-        return f"{median:.4f}", "1", "–", limit_note(m.row, median, peak)
+        return time, "1", "–", "–", limit_note(m.row, median, limits)
     difference = m.differences.get(name)
     shown = "–" if difference is None else f"{difference:.1e}"
+    asked = "–" if m.row.target is None else f"≥ {m.row.target:g}"
     spread = m.ratio_range(name)
     if spread is None:
-        return f"{median:.4f}", "–", shown, f"**no ratio: {_why_no_ratio(m, name)}**"
+        return time, "–", asked, shown, f"**no ratio: {_why_no_ratio(m, name)}**"
     ratio = f"{m.ratio(name):.3g} ({spread[0]:.3g}–{spread[1]:.3g})"
-    return f"{median:.4f}", ratio, shown, limit_note(m.row, median, peak)
+    if m.meets_target(name) is False:
+        asked += ", **missed**"
+    return time, ratio, asked, shown, limit_note(m.row, median, limits)
 
 
 def _why_no_ratio(m: Measurement, name: str) -> str:

@@ -1,60 +1,193 @@
-"""What is computed: one `Row` is one kernel. Rows know no library, for they are read in every environment."""
+"""What is computed: one row is one kernel. Rows know no library, for they are read in every environment."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from peers.networks import CNTK_FLATTEN, CNTK_GAP, FC, MYRTLE_5, MYRTLE_10, RESNET_2
 
 # Initial scales of the exact rows: weight variance 2 keeps ReLU layers at their critical point, and the small bias
 # makes sure that the contestants' biases mean the same.
 W_STD, B_STD = 2**0.5, 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One kernel to compute, of a fully connected network d – depth × width – n_outputs.
+    """One kernel to compute.
 
     Args:
         name: what `--rows` selects by.
-        kind: "exact" (infinite width, NTK parameterisation) or "empirical" (finite, plain linear layers).
+        title: the network, for people.
         n: samples.
-        activation: "relu", "erf" or "gelu".
+        repetitions: timed turns of each contestant.
+        warmups: rounds before them that are not timed.
+        peer_repetitions: timed turns of a contestant other than the first, where its turn takes minutes; None: as many.
+        peer_warmups: likewise, its rounds that are not timed; the first of them compiles.
+        tolerance: largest |a − b| / max|b| at which two float32 results count as the same.
+        target: what was asked: neural-tangents' time over ntkit's, at least; None: nothing was.
+    """
+
+    kind: ClassVar[str]
+    name: str
+    title: str
+    n: int
+    repetitions: int = 7
+    warmups: int = 2
+    peer_repetitions: int | None = None
+    peer_warmups: int | None = None
+    tolerance: float = 1e-3
+    target: float | None = None
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel that every contestant gives."""
+        return (self.n, self.n)
+
+    @property
+    def heading(self) -> str:
+        """Kernel, network and sizes, for people."""
+        raise NotImplementedError
+
+    def quick(self) -> Row:
+        """The same row, small: to see that everything works, not to learn a time."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "heading": self.heading, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactRow(Row):
+    """The NTK of an infinitely wide network in NTK parameterisation.
+
+    Args:
+        network: its layers as words of `peers.networks`.
+        shape: of a sample, (features,) or (channels, height, width).
+    """
+
+    kind = "exact"
+    network: str
+    shape: tuple[int, ...] = (784,)
+
+    @property
+    def heading(self) -> str:
+        size = f"d = {self.shape[0]}" if len(self.shape) == 1 else "×".join(map(str, self.shape))
+        return f"exact NTK, {self.title}, {size}, N = {self.n}"
+
+    def quick(self) -> ExactRow:
+        shape = (32,) if len(self.shape) == 1 else (self.shape[0], 8, 8)
+        return replace(self, n=min(self.n, 12), shape=shape, repetitions=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalRow(Row):
+    """The NTK of a finite network d – depth × width – n_outputs of plain linear layers and ReLU.
+
+    Args:
         depth: hidden layers.
         outputs: "trace" (n, n), the sum over outputs, or "full" (n, n, O, O).
         n_outputs: outputs O.
-        width: units of a hidden layer; has no meaning in an exact row.
+        width: units of a hidden layer.
         d: features of a sample.
-        repetitions: timed turns of each contestant.
-        tolerance: largest |a − b| / max|b| at which two float32 results count as the same.
     """
 
-    name: str
-    kind: Literal["exact", "empirical"]
-    n: int
-    activation: str = "relu"
+    kind = "empirical"
     depth: int = 3
     outputs: Literal["trace", "full"] = "trace"
     n_outputs: int = 1
     width: int = 1024
     d: int = 784
-    repetitions: int = 7
-    tolerance: float = 1e-3
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Units of every layer, input and output included."""
         return (self.d, *[self.width] * self.depth, self.n_outputs)
 
-    def quick(self) -> Row:
-        """The same row, small: to see that everything works, not to learn a time."""
+    @property
+    def heading(self) -> str:
+        return f'empirical NTK, "{self.outputs}", {self.title}, {"–".join(map(str, self.widths))}, N = {self.n}'
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return (self.n, self.n) if self.outputs == "trace" else (self.n, self.n, self.n_outputs, self.n_outputs)
+
+    def quick(self) -> EmpiricalRow:
         return replace(self, n=min(self.n, 12), d=32, width=48, repetitions=2)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+
+def from_json(told: dict[str, Any]) -> Row:
+    """The row that `to_json` told."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    fields.pop("heading")  # follows from the others
+    kinds = {kind.kind: kind for kind in (ExactRow, EmpiricalRow)}
+    return kinds[fields.pop("kind")](**fields)
 
 
-ROWS = (
-    *(Row(f"exact-{a}-{n}", "exact", n, a) for n in (1000, 4000) for a in ("relu", "erf", "gelu")),
-    Row("mlp-trace-200", "empirical", 200),
-    Row("mlp-full-30", "empirical", 30, outputs="full", n_outputs=10, repetitions=5),
+IMAGE = (3, 32, 32)
+FC_TARGETS = {("relu", 4000): 6.0, ("erf", 4000): 3.0}
+MLP = "MLP, ReLU"
+
+ROWS: tuple[Row, ...] = (
+    *(
+        ExactRow(
+            name=f"exact-{activation}-{n}",
+            title=f"3 hidden layers, {label}",
+            n=n,
+            network=FC.format(activation),
+            target=FC_TARGETS.get((activation, n)),
+        )
+        for n in (1000, 4000)
+        for activation, label in (("relu", "ReLU"), ("erf", "erf"), ("gelu", "GELU"))
+    ),
+    ExactRow(
+        name="exact-cntk-gap-4",
+        title="5 conv layers, global average pooling",
+        n=4,
+        network=CNTK_GAP,
+        shape=IMAGE,
+        peer_repetitions=3,
+        peer_warmups=1,
+        target=80.0,
+    ),
+    ExactRow(  # a turn of neural-tangents takes minutes: two timed ones, and one to compile
+        name="exact-cntk-gap-16",
+        title="5 conv layers, global average pooling",
+        n=16,
+        network=CNTK_GAP,
+        shape=IMAGE,
+        peer_repetitions=2,
+        peer_warmups=1,
+        target=200.0,
+    ),
+    ExactRow(
+        name="exact-cntk-flatten-50",
+        title="5 conv layers, flattened",
+        n=50,
+        network=CNTK_FLATTEN,
+        shape=IMAGE,
+        target=40.0,
+    ),
+    *(
+        ExactRow(
+            name=f"exact-myrtle{depth}-4",
+            title=f"Myrtle-{depth}",
+            n=4,
+            network=network,
+            shape=IMAGE,
+            repetitions=5,
+            target=40.0,
+        )
+        for depth, network in ((5, MYRTLE_5), (10, MYRTLE_10))
+    ),
+    ExactRow(
+        name="exact-resnet-50",
+        title="pre-activation ResNet, 2 blocks, flattened",
+        n=50,
+        network=RESNET_2,
+        shape=IMAGE,
+        target=20.0,
+    ),
+    EmpiricalRow(name="mlp-trace-200", title=MLP, n=200),
+    EmpiricalRow(name="mlp-full-30", title=MLP, n=30, outputs="full", n_outputs=10, repetitions=5),
 )

@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peers.rows import Row
-
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+from peers.rows import EmpiricalRow
 
 
-def mlp(row: Row) -> nn.Sequential:
+def mlp(row: EmpiricalRow) -> nn.Sequential:
     """The row's network, its weights not yet set."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(row.widths):
-        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), ACTIVATIONS[row.activation]()]
+        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -9,7 +9,6 @@ of outputs, where here the sum is meant.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import jax
@@ -18,23 +17,42 @@ import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
 
+from peers.networks import Step, Steps, parse
 from peers.protocol import Task, serve
-from peers.rows import B_STD, W_STD, Row
+from peers.rows import B_STD, W_STD, EmpiricalRow, ExactRow, Row
 
-LIMITS = {"relu": stax.Relu, "erf": stax.Erf, "gelu": stax.Gelu}
-FUNCTIONS = {"relu": jax.nn.relu}
+LAYERS = {
+    "dense": lambda: stax.Dense(1, W_STD, B_STD),
+    "conv": lambda: stax.Conv(1, (3, 3), (1, 1), "SAME", W_STD, B_STD),
+    "relu": stax.Relu,
+    "erf": stax.Erf,
+    "gelu": stax.Gelu,
+    "pool": lambda: stax.AvgPool((2, 2), (2, 2)),
+    "gap": stax.GlobalAvgPool,
+    "flatten": stax.Flatten,
+}
+
+
+def network(steps: Steps) -> Any:
+    """The steps in a row, as stax has it: (init, apply, kernel)."""
+    return stax.serial(*(layer(step) for step in steps))
+
+
+def layer(step: Step) -> Any:
+    if isinstance(step, tuple):
+        return stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), network(step)), stax.FanInSum())
+    return LAYERS[step]()
 
 
 class Exact:
-    def __init__(self, row: Row):
-        layers: list[Any] = []
-        for _, fan_out in pairwise((row.d, *[1] * row.depth, 1)):  # hidden widths do not enter the limit
-            layers += [stax.Dense(fan_out, W_STD, B_STD), LIMITS[row.activation]()]
-        _, _, kernel_fn = stax.serial(*layers[:-1])
+    def __init__(self, row: ExactRow):
+        _, _, kernel_fn = network(parse(row.network))
         self.kernel = jax.jit(lambda x: kernel_fn(x, None, "ntk"))
 
     def stage(self, arrays: dict[str, np.ndarray]) -> jax.Array:
-        return jnp.asarray(arrays["x"]).block_until_ready()
+        x = arrays["x"]
+        # images lie as (n, height, width, channels), as stax has them
+        return jnp.asarray(np.moveaxis(x, 1, -1) if x.ndim == 4 else x).block_until_ready()
 
     def compute(self, inputs: jax.Array) -> jax.Array:
         return self.kernel(inputs).block_until_ready()
@@ -44,19 +62,17 @@ class Exact:
 
 
 class Empirical:
-    def __init__(self, row: Row):
-        activation = FUNCTIONS[row.activation]
-
-        def network(parameters: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
+    def __init__(self, row: EmpiricalRow):
+        def mlp(parameters: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
             for weight, bias in parameters[:-1]:
-                x = activation(x @ weight + bias)
+                x = jax.nn.relu(x @ weight + bias)
             weight, bias = parameters[-1]
             return x @ weight + bias
 
         trace = row.outputs == "trace"
         self.layers, self.factor = row.depth + 1, row.n_outputs if trace else 1
         kernel_fn = nt.empirical_ntk_fn(
-            network,
+            mlp,
             trace_axes=(-1,) if trace else (),
             vmap_axes=0,
             implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
@@ -79,7 +95,12 @@ class Empirical:
 
 
 def prepare(row: Row) -> Task:
-    return Exact(row) if row.kind == "exact" else Empirical(row)
+    match row:
+        case ExactRow():
+            return Exact(row)
+        case EmpiricalRow():
+            return Empirical(row)
+    raise NotImplementedError(f"neural-tangents has no rows of the kind {row.kind!r}")
 
 
 if __name__ == "__main__":

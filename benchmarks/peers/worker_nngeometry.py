@@ -10,13 +10,13 @@ from nngeometry.gram import GramMatrix
 from torch import Tensor
 
 from peers.protocol import serve
-from peers.rows import Row
+from peers.rows import EmpiricalRow, Row
 from peers.torch_mlp import mlp, stage
 
 
 class Gram:
     def __init__(self, row: Row):
-        if row.kind != "empirical":
+        if not isinstance(row, EmpiricalRow):
             raise NotImplementedError("nngeometry has no exact kernels")
         if row.outputs == "trace" and row.n_outputs > 1:
             raise NotImplementedError("nngeometry computes all pairs of outputs, not their trace")

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import ntkit
 from peers.protocol import Task, serve
-from peers.rows import B_STD, W_STD, Row
+from peers.rows import EmpiricalRow, ExactRow, Row
 from peers.torch_mlp import mlp, stage
-
-ACTIVATIONS = {"relu": nn.ReLU, "erf": ntkit.nn.Erf, "gelu": nn.GELU}
+from peers.torch_networks import network
 
 
 class Exact:
     """`InfiniteKernel(model).ntk(x)`; the model is read when the row is prepared."""
 
-    def __init__(self, row: Row):
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise((row.d, *[1] * row.depth, 1)):  # hidden widths do not enter the limit
-            layers += [ntkit.nn.Linear(fan_in, fan_out, W_STD, B_STD), ACTIVATIONS[row.activation]()]
-        self.kernel = ntkit.InfiniteKernel(nn.Sequential(*layers[:-1]))
+    def __init__(self, row: ExactRow):
+        self.kernel = ntkit.InfiniteKernel(network(row.network, row.shape))
 
     def stage(self, arrays: dict[str, np.ndarray]) -> Tensor:
         return torch.from_numpy(arrays["x"])
@@ -40,7 +35,7 @@ class Exact:
 class Empirical:
     """`empirical_ntk(model, x, outputs=…)`."""
 
-    def __init__(self, row: Row):
+    def __init__(self, row: EmpiricalRow):
         self.model, self.row = mlp(row), row
 
     def stage(self, arrays: dict[str, np.ndarray]) -> Tensor:
@@ -54,7 +49,12 @@ class Empirical:
 
 
 def prepare(row: Row) -> Task:
-    return Exact(row) if row.kind == "exact" else Empirical(row)
+    match row:
+        case ExactRow():
+            return Exact(row)
+        case EmpiricalRow():
+            return Empirical(row)
+    raise NotImplementedError(f"ntkit has no rows of the kind {row.kind!r}")
 
 
 def peak(size: int = 3072, tries: int = 5) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
 from peers.protocol import serve
-from peers.rows import Row
+from peers.rows import EmpiricalRow, Row
 from peers.torch_mlp import mlp, stage
 
 CONTRACTIONS = {"trace": "nop,mop->nm", "full": "nop,mqp->nmoq"}
@@ -20,7 +20,7 @@ CONTRACTIONS = {"trace": "nop,mop->nm", "full": "nop,mqp->nmoq"}
 
 class JacobianContraction:
     def __init__(self, row: Row):
-        if row.kind != "empirical":
+        if not isinstance(row, EmpiricalRow):
             raise NotImplementedError("torch.func has no exact kernels")
         self.model, self.contraction = mlp(row), CONTRACTIONS[row.outputs]
 

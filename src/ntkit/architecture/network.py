@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from ntkit.architecture.specs import Linear, Spec
+from ntkit.architecture.specs import Spec, Weighted
+
+Structure = Literal["tensor", "tuple", "list"] | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,32 @@ class Network:
 
     Args:
         nodes: the operations.
-        output: index of the node that the model returns.
+        outputs: index of the node of each tensor that the model returns.
+        structure: how the model returns them: one "tensor", a "tuple", a "list", or the keys of a dict.
     """
 
     nodes: tuple[Node, ...]
-    output: int
+    outputs: tuple[int, ...]
+    structure: Structure = "tensor"
 
     @property
-    def linear_paths(self) -> tuple[str, ...]:
-        """Paths of the linear layers, in order."""
-        return tuple(node.path for node in self.nodes if isinstance(node.spec, Linear))
+    def weighted_paths(self) -> tuple[str, ...]:
+        """Paths of the linear and convolution layers, in order."""
+        return tuple(node.path for node in self.nodes if isinstance(node.spec, Weighted))
+
+    @property
+    def output_paths(self) -> tuple[str, ...]:
+        """Where in the model each output is computed."""
+        return tuple(self.nodes[output].path for output in self.outputs)
+
+    def arrange(self, results: Sequence[Any]) -> Any:
+        """One result for each output, in the structure in which the model returns them."""
+        if isinstance(self.structure, tuple):
+            return dict(zip(self.structure, results, strict=True))
+        if self.structure == "tensor":
+            (result,) = results
+            return result
+        return tuple(results) if self.structure == "tuple" else list(results)
 
     def __str__(self) -> str:
         rows = [

@@ -5,10 +5,12 @@ Adding a layer: a spec here (or anywhere), a lowering for its torch module, a ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from ntkit.architecture.expressions import Expression
+from ntkit.architecture.windows import ConvAxis, PoolAxis
 
 Parameterization = Literal["ntk", "standard"]
 
@@ -25,39 +27,125 @@ class Spec:
 
 @dataclass(frozen=True)
 class Input(Spec):
-    """The data themselves."""
+    """The data themselves.
+
+    Args:
+        channel_axis: the axis that holds the channels, batch axis counted (1 in (n, c, h, w)); None for vectors, or
+            data that are flattened before anything else reads them.
+        position_axes: the axes of positions, in the order in which layers see them.
+        channels: how many, None where no layer states it.
+    """
+
+    channel_axis: int | None = None
+    position_axes: tuple[int, ...] = ()
+    channels: int | None = None
 
 
 @dataclass(frozen=True)
 class Flatten(Spec):
-    """Everything after the batch axis becomes one axis of `features` entries (None: as many as there are)."""
+    """Channels and positions become one axis, of `features` entries (None: as many as there are)."""
 
     features: int | None = None
 
 
 @dataclass(frozen=True)
-class Linear(Spec):
-    """z = W x + b with Gaussian W and b.
+class Squeeze(Spec):
+    """A grid of one position becomes a vector of channels."""
+
+
+@dataclass(frozen=True)
+class Weighted(Spec):
+    """A layer z = W x + b with Gaussian W and b.
 
     Args:
-        in_features: fan-in.
-        out_features: number of outputs.
         bias: whether a bias parameter exists.
         trains_weight: whether the weight requires grad, and so enters the tangent kernel.
         trains_bias: the same for the bias.
-        w_std: standard deviation of the weights times √fan-in; None while not yet known.
+        w_std: standard deviation of the weights times √fan_in; None while not yet known.
         b_std: standard deviation of the bias; None while not yet known.
-        parameterization: "ntk" scales in the forward pass, "standard" in the initial draw.
+        parameterization: "ntk" scales in the forward pass, "standard" in the initial draw; None while not yet known.
+    """
+
+    bias: bool = field(kw_only=True)
+    trains_weight: bool = field(default=True, kw_only=True)
+    trains_bias: bool = field(default=True, kw_only=True)
+    w_std: float | None = field(default=None, kw_only=True)
+    b_std: float | None = field(default=None, kw_only=True)
+    parameterization: Parameterization | None = field(default=None, kw_only=True)
+
+    @property
+    def fan_in(self) -> int:
+        """Weights that meet in one output value, also at zero-padded edges."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Linear(Weighted):
+    """A linear layer; of a flattened image it sums over positions as well.
+
+    Args:
+        in_features: size of the axis that it sums over.
+        out_features: number of outputs.
     """
 
     in_features: int
     out_features: int
-    bias: bool
-    trains_weight: bool = True
-    trains_bias: bool = True
-    w_std: float | None = None
-    b_std: float | None = None
-    parameterization: Parameterization | None = None
+
+    @property
+    def fan_in(self) -> int:
+        """in_features."""
+        return self.in_features
+
+
+@dataclass(frozen=True)
+class Conv(Weighted):
+    """A convolution over 1, 2 or 3 axes of positions.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        axes: the window, one entry an axis.
+        groups: blocks of channels that do not mix.
+    """
+
+    in_channels: int
+    out_channels: int
+    axes: tuple[ConvAxis, ...]
+    groups: int = 1
+
+    @property
+    def name(self) -> str:
+        """With its number of axes, as torch calls it."""
+        return f"Conv{len(self.axes)}d"
+
+    @property
+    def fan_in(self) -> int:
+        """Channels of a group times taps."""
+        return self.in_channels // self.groups * math.prod(axis.kernel for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class Pool(Spec):
+    """Weighted sums over windows of positions, each channel alone.
+
+    Args:
+        axes: the windows, one entry an axis.
+        factor: multiplies the result.
+    """
+
+    axes: tuple[PoolAxis, ...]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Concat(Spec):
+    """Its inputs one after another along the channel axis (or, for vectors, the features).
+
+    Args:
+        channels: how many each input has.
+    """
+
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True)

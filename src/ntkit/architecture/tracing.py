@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +17,10 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 
 import ntkit.nn
+from ntkit.architecture.dispatch import Dispatcher
 from ntkit.architecture.lowering import elementwise_op
 from ntkit.architecture.network import Network
+from ntkit.architecture.read_layers import is_weighted
 from ntkit.architecture.reader import Reader
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
@@ -36,8 +40,33 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ipow", "ifloordiv", "imod", "
     setattr(_Recorded, f"__{_name}__", _augmented(getattr(operator, _name)))
 
 
+# torch.fx changes nn.Module itself while it records: one record at a time, and none in the middle of a fork
+_recording = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_recording.acquire, after_in_parent=_recording.release, after_in_child=_recording.release
+    )
+
+
 class _Tracer(fx.Tracer):
-    """Stops at layers with a meaning of their own and at torch's layers; walks into everything else."""
+    """Stops at layers with a meaning of their own and at torch's layers; walks into everything else.
+
+    Modules that other threads call meanwhile are theirs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Recorded(node, self)
@@ -45,7 +74,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             return False
-        return isinstance(m, nn.Linear) or elementwise_op(m) is not None or _is_torch_layer(m)
+        return is_weighted(m) or elementwise_op(m) is not None or _is_torch_layer(m)
 
 
 def _is_torch_layer(module: nn.Module) -> bool:
@@ -68,8 +97,9 @@ def trace(model: nn.Module) -> Network:
     """The network that `model` computes, as data.
 
     Args:
-        model: linear layers, activations, flatten, dropout in eval mode and residual sums, written with modules,
-            functions or methods, in any nesting.
+        model: linear and convolution layers, activations, average pooling, flatten, permutations, concatenation of
+            channels, dropout in eval mode and residual sums, written with modules, functions or methods, in any
+            nesting; it may return one tensor, or a tuple, list or dict of tensors.
 
     Returns:
         Its operations in order; equal functions give equal data, however they were written.
@@ -81,7 +111,7 @@ def trace(model: nn.Module) -> Network:
 
     Example:
         >>> net = trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)))
-        >>> net.linear_paths
+        >>> net.weighted_paths
         ('0', '2')
     """
     if not isinstance(model, nn.Module):
@@ -89,10 +119,9 @@ def trace(model: nn.Module) -> Network:
     _require_untouched(model)
     root = _Whole(model)
     reader = Reader(root, prefix="model")
-    for node in _record(root).nodes:
-        reader.read(node)
+    network = Dispatcher(reader).run(_record(root))
     _prove_complete(root, reader)
-    return reader.network()
+    return network
 
 
 def _record(root: _Whole) -> fx.Graph:
@@ -107,7 +136,8 @@ def _record(root: _Whole) -> fx.Graph:
             f"the model's forward must take one input, got {', '.join(required)}; wrap it in a module that takes one"
         )
     try:
-        return _Tracer().trace(root)
+        with _recording:
+            return _Tracer().trace(root)
     except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
         raise UnsupportedLayer(
             f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "

@@ -1,4 +1,4 @@
-"""The command line: `ntkit study`, `ntkit doctor`."""
+"""The command line: `ntkit study`, `ntkit reproduce`, `ntkit doctor`."""
 
 from ntkit.cli.app import main
 

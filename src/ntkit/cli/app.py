@@ -1,4 +1,4 @@
-"""The command `ntkit`: study and doctor. Every expected error is one message and a non-zero exit status."""
+"""The command `ntkit`: study, reproduce and doctor. Every expected error is one message and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 import ntkit
+from ntkit.cli.reproduce_command import reproduce
 from ntkit.errors import NtkitError
 
 app = typer.Typer(
@@ -41,9 +42,12 @@ def main() -> None:
     except NtkitError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False)
+        for note in getattr(error, "__notes__", ()):
+            console.print(note, markup=False)
         sys.exit(1)
     except _Interrupted as interruption:
-        console.print("interrupted; nothing was written")
+        notes = getattr(interruption, "__notes__", ["nothing was written"])
+        console.print(f"interrupted; {'; '.join(notes)}", markup=False)
         sys.exit(128 + interruption.args[0])
 
 
@@ -116,6 +120,9 @@ def study(
     for row in result.findings["machines"]:
         console.print(f"{row['test']:<9.3f} {row['name']}, test {result.findings['metric']}", markup=False)
     console.print(f"page      {result.page}", markup=False)
+
+
+app.command()(reproduce)
 
 
 @app.command()

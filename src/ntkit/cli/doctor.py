@@ -25,7 +25,7 @@ from ntkit.cli.kernel_checks import Check, run_checks
 from ntkit.data import sets_in
 from ntkit.errors import DataError
 
-_CORE = ("torch", "numpy", "scipy", "jaxtyping", "typer", "rich")
+_CORE = ("torch", "numpy", "scipy", "numba", "jaxtyping", "typer", "rich")
 # optional library: the extra that brings it
 _OPTIONAL = {"scikit-learn": "data", "mlxtend": "data", "matplotlib": "report", "jinja2": "report"}
 
@@ -57,11 +57,18 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where ntkit keeps and looks for files; `data_problem` says why NTKIT_DATA cannot be used."""
+class Engine:
+    """The compiled engine; `kept` is the folder of its compiled code, `problem` says why there is none."""
 
-    cache: Path
-    cache_writable: bool
+    threads: int
+    kept: Path | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where ntkit looks for data; `data_problem` says why NTKIT_DATA cannot be used."""
+
     data: Path | None
     data_sets: tuple[str, ...]
     data_problem: str
@@ -73,6 +80,7 @@ class DoctorReport:
 
     versions: Mapping[str, str | None]
     machine: Machine
+    engine: Engine
     folders: Folders
     checks: tuple[Check, ...]
 
@@ -83,10 +91,10 @@ class DoctorReport:
 
 
 def report() -> DoctorReport:
-    """Versions, machine, folders, and the kernels checked against independent formulas.
+    """Versions, machine, compiled engine, folders, and the kernels checked against independent formulas.
 
     Returns:
-        Plain data; nothing is printed, and no file is made.
+        Plain data; nothing is printed, and no file is made but those of compiled code.
 
     Example:
         >>> report().healthy
@@ -94,7 +102,7 @@ def report() -> DoctorReport:
     """
     versions: dict[str, str | None] = {"python": platform.python_version(), "ntkit": ntkit.__version__}
     versions |= {name: _version(name) for name in (*_CORE, *_OPTIONAL)}
-    return DoctorReport(versions, _machine(), _folders(), run_checks())
+    return DoctorReport(versions, _machine(), _engine(), _folders(), run_checks())
 
 
 def run() -> None:
@@ -103,6 +111,7 @@ def run() -> None:
     console = Console()
     _print_rows(console, "Versions", {name: _say_version(name, v) for name, v in found.versions.items()})
     _print_rows(console, "Machine", _machine_rows(found.machine))
+    _print_rows(console, "Compiled engine", _engine_rows(found.engine))
     _print_rows(console, "Folders", _folder_rows(found.folders))
     _print_rows(console, "Kernels", {check.name: _say_check(check) for check in found.checks})
     if not found.healthy:
@@ -162,33 +171,31 @@ def _gpus() -> tuple[str, ...]:
     return ("Apple GPU (mps)",) if torch.backends.mps.is_available() else ()
 
 
+def _engine() -> Engine:
+    try:
+        from ntkit.infinite.compiled import cache, threads
+    except ImportError as error:  # numba refuses versions of numpy that it does not know
+        return Engine(0, None, f"numba cannot be imported: {error}")
+    kept = cache.folder()
+    if kept is not None:
+        return Engine(threads.available(), kept)
+    tried = ", ".join(map(str, cache.places()))
+    return Engine(
+        threads.available(),
+        None,
+        f"compiled code is not kept and every process compiles again, for none of {tried} is a folder that you alone "
+        "can write; set NUMBA_CACHE_DIR to one",
+    )
+
+
 def _folders() -> Folders:
-    cache = cache_folder()
     named = os.environ.get("NTKIT_DATA")
     sets, problem = (), ""
     try:
         sets = sets_in()
     except DataError as error:
         problem = str(error)
-    return Folders(cache, _writable(cache), Path(named) if named else None, sets, problem)
-
-
-def cache_folder() -> Path:
-    """NTKIT_CACHE, else the folder `ntkit` in the user's cache folder of the platform; it need not exist."""
-    if named := os.environ.get("NTKIT_CACHE"):
-        return Path(named).expanduser()
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "ntkit"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "ntkit" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "ntkit"
-
-
-def _writable(folder: Path) -> bool:
-    """Whether files could be made in `folder`, or it in the nearest parent that exists; nothing is made."""
-    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return Folders(Path(named) if named else None, sets, problem)
 
 
 # ---------------------------------------------------------------------------------------------- the words
@@ -214,13 +221,14 @@ def _machine_rows(machine: Machine) -> dict[str, str]:
     }
 
 
+def _engine_rows(engine: Engine) -> dict[str, str]:
+    return {"threads": str(engine.threads), "code": f"kept in {engine.kept}" if engine.kept else engine.problem}
+
+
 def _folder_rows(folders: Folders) -> dict[str, str]:
     sets = ", ".join(folders.data_sets) or "no complete data set"
     data = folders.data_problem or (f"{folders.data}: {sets}" if folders.data else "NTKIT_DATA is not set")
-    return {
-        "cache": f"{folders.cache} ({'writable' if folders.cache_writable else 'not writable'})",
-        "data": data,
-    }
+    return {"data": data}
 
 
 def _say_check(check: Check) -> str:

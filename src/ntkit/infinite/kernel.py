@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from ntkit._arrays import Array, like, to_tensor
-from ntkit._memory import human_bytes, require_bytes
+from ntkit._arrays import Array
 from ntkit.architecture.network import Network
-from ntkit.architecture.specs import Linear
+from ntkit.architecture.specs import Weighted
 from ntkit.architecture.tracing import trace
 from ntkit.errors import InvalidInput
-from ntkit.infinite.program import Dual, Program, Read
+from ntkit.infinite import inputs
+from ntkit.infinite.engines import Engine
+from ntkit.infinite.evaluation import Kernels, diagonal, matrices, plan_of
+from ntkit.infinite.plan import Plan
+from ntkit.infinite.program import Program
 from ntkit.infinite.rules import compile_network
 from ntkit.infinite.scales import Scale, with_scales
-from ntkit.infinite.torch_interpreter import TorchInterpreter
 
-
-@dataclass(frozen=True)
-class Kernels:
-    """The two kernels of one network on the same pairs.
-
-    Args:
-        nngp: covariance of the outputs at initialisation, (n, m).
-        ntk: tangent kernel, (n, m).
-    """
-
-    nngp: Any
-    ntk: Any
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a kernel of a given size costs.
-
-    Args:
-        n: samples on the first side.
-        m: samples on the second side.
-        symmetric: whether only half of the pairs are computed.
-        covariances: what is carried for each pair.
-        steps: instructions of the program.
-        pair_steps: pairs times instructions.
-        memory: bytes of the two results and of the input in float64.
-        engine: what executes the program.
-        duals: (path, how) of every activation.
-    """
-
-    n: int
-    m: int
-    symmetric: bool
-    covariances: str
-    steps: int
-    pair_steps: int
-    memory: int
-    engine: str
-    duals: tuple[tuple[str, str], ...]
-
-    def __str__(self) -> str:
-        rows = [
-            f"{self.n} x {self.m} pairs{', half of them by symmetry' if self.symmetric else ''}",
-            f"carries    {self.covariances}",
-            f"work       {self.steps} steps, {self.pair_steps:.3g} pair-steps",
-            f"memory     {human_bytes(self.memory)}",
-            f"engine     {self.engine}",
-            *(f"dual       {path}: {how}" for path, how in self.duals),
-        ]
-        return "\n".join(rows)
+OnTile = Callable[[slice, slice], None]
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -79,10 +31,12 @@ class InfiniteKernel:
 
     nngp(x, x') = lim Cov(f(x), f(x')) at initialisation, ntk(x, x') = lim ⟨∂f(x)/∂θ, ∂f(x')/∂θ⟩, for one output.
     The kernel reads the model's structure, scales and `requires_grad` once, never its weights; it is immutable, can be
-    compared and pickled.
+    compared and pickled. A model that returns several tensors has a kernel for each, computed in one pass: where one
+    result is named below, a tuple, list or dict of results comes, as the model returns them.
 
     Args:
-        model: linear layers, elementwise activations, flatten, dropout in eval mode and residual sums, in any nesting.
+        model: linear and convolution layers, elementwise activations, average pooling, flatten, concatenation of
+            channels, dropout in eval mode and residual sums, in any nesting.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
             number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
         b_std: the same for biases; a layer without bias never gets one.
@@ -102,7 +56,8 @@ class InfiniteKernel:
         >>> InfiniteKernel(model).ntk(x)[0]
         tensor([0.6667, 0.1061, 0.1061], dtype=torch.float64)
 
-    Reference: Jacot, Gabriel & Hongler 2018; Lee et al. 2018; Matthews et al. 2018.
+    Reference: Jacot, Gabriel & Hongler 2018; Lee et al. 2018; Matthews et al. 2018; for convolutions Novak et al. 2019
+    and Arora et al. 2019.
     """
 
     network: Network
@@ -126,158 +81,97 @@ class InfiniteKernel:
         object.__setattr__(self, "program", compile_network(network))
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, InfiniteKernel)
-        return same and (self.program, self.tolerance) == (other.program, other.tolerance)
+        if not isinstance(other, InfiniteKernel):
+            return False
+        mine, others = ((k.program, k.tolerance, k.network.structure) for k in (self, other))
+        return mine == others
 
     def __hash__(self) -> int:
-        return hash((self.program, self.tolerance))
+        return hash((self.program, self.tolerance, self.network.structure))
 
     @property
     def hyperparameters(self) -> Mapping[str, Mapping[str, float]]:
-        """{path: {"w_std": …, "b_std": …}} of every linear layer."""
+        """{path: {"w_std": …, "b_std": …}} of every linear and convolution layer."""
         return {
             node.path: {"w_std": node.spec.w_std or 0.0, "b_std": node.spec.b_std or 0.0}
             for node in self.network.nodes
-            if isinstance(node.spec, Linear)
+            if isinstance(node.spec, Weighted)
         }
 
-    def __call__(self, x1: Float[Array, "n *features"], x2: Float[Array, "m *features"] | None = None) -> Kernels:
+    def __call__(
+        self,
+        x1: Float[Array, "n *sample"],
+        x2: Float[Array, "m *sample"] | None = None,
+        *,
+        engine: Engine = "auto",
+        out_dtype: Any = None,
+        out: Kernels | Sequence[Kernels] | Mapping[Any, Kernels] | None = None,
+        on_tile: OnTile | None = None,
+    ) -> Any:
         """Both kernels.
 
         Args:
-            x1: samples as the model takes them, float32 or float64.
+            x1: samples as the model takes them, (n, features), (n, channels, height, width), …, float32 or float64.
             x2: other samples; None for x1 with itself, which costs half.
+            engine: "numba" (compiled, all cores), "torch" (any device, gradients, float64), or "auto".
+            out_dtype: of the results, a dtype of x1's library; None for x1's own. float64 keeps what float32
+                arithmetic knows beyond float32's rounding.
+            out: `Kernels` of arrays (n, m) to write into, memory-mapped ones too; of several outputs, arranged as the
+                model returns them.
+            on_tile: called with the rows and columns of every part of the results that is complete.
 
         Returns:
-            `.nngp` and `.ntk`, each (n, m), of the kind, dtype and device of x1.
+            `Kernels` with `.nngp` and `.ntk`, each (n, m), of the kind and device of x1.
 
         Raises:
             InvalidInput: wrong shape, dtype, NaN, or moments that do not exist.
             MemoryLimitExceeded: the result does not fit in memory.
         """
-        nngp, ntk = self._matrix(x1, x2, True, True)
-        return Kernels(nngp, ntk)
+        given = inputs.Request(engine, out_dtype, out, on_tile)
+        return self.network.arrange(matrices(self, x1, x2, ("nngp", "ntk"), given))
 
     def ntk(
-        self, x1: Float[Array, "n *features"], x2: Float[Array, "m *features"] | None = None
-    ) -> Float[Array, "n m"]:
-        """The tangent kernel (n, m); arguments as in a call."""
-        return self._matrix(x1, x2, False, True)[1]
+        self,
+        x1: Float[Array, "n *sample"],
+        x2: Float[Array, "m *sample"] | None = None,
+        *,
+        engine: Engine = "auto",
+        out_dtype: Any = None,
+        out: Any = None,
+        on_tile: OnTile | None = None,
+    ) -> Any:
+        """The tangent kernel (n, m); arguments as in a call, `out` an array."""
+        given = inputs.Request(engine, out_dtype, out, on_tile)
+        return self.network.arrange([k.ntk for k in matrices(self, x1, x2, ("ntk",), given)])
 
     def nngp(
-        self, x1: Float[Array, "n *features"], x2: Float[Array, "m *features"] | None = None
-    ) -> Float[Array, "n m"]:
-        """The covariance of the outputs at initialisation (n, m); arguments as in a call."""
-        return self._matrix(x1, x2, True, False)[0]
+        self,
+        x1: Float[Array, "n *sample"],
+        x2: Float[Array, "m *sample"] | None = None,
+        *,
+        engine: Engine = "auto",
+        out_dtype: Any = None,
+        out: Any = None,
+        on_tile: OnTile | None = None,
+    ) -> Any:
+        """The covariance of the outputs at initialisation (n, m); arguments as in a call, `out` an array."""
+        given = inputs.Request(engine, out_dtype, out, on_tile)
+        return self.network.arrange([k.nngp for k in matrices(self, x1, x2, ("nngp",), given)])
 
-    def diagonal(self, x: Float[Array, "n *features"]) -> Kernels:
+    def diagonal(self, x: Float[Array, "n *sample"], *, engine: Engine = "auto", out_dtype: Any = None) -> Any:
         """Both kernels of each sample with itself, (n,)."""
-        features = self._features(x, "x")
-        nngp, ntk = self._interpreter().diagonal(features, True, True)
-        assert nngp is not None
-        assert ntk is not None
-        dtype = to_tensor(x, "x").dtype
-        return Kernels(like(nngp.to(dtype), x), like(ntk.to(dtype), x))
+        given = inputs.Request(engine, out_dtype, None, None)
+        return self.network.arrange(diagonal(self, x, given))
 
-    def plan(self, shape: tuple[int, ...], shape2: tuple[int, ...] | None = None) -> Plan:
+    def plan(self, shape: tuple[int, ...], shape2: tuple[int, ...] | None = None, *, engine: Engine = "auto") -> Plan:
         """What the kernel of inputs of these shapes costs, without computing it.
 
         Args:
             shape: of x1, (n, …).
             shape2: of x2; None for x1 with itself.
+            engine: as in a call.
 
         Raises:
             InvalidInput: a shape that is none of samples the model takes.
         """
-        for name, sizes in (("shape", shape), ("shape2", shape if shape2 is None else shape2)):
-            _check_sizes(sizes, name)
-            self._check_shape(sizes, name)
-        n, m = shape[0], (shape if shape2 is None else shape2)[0]
-        interpreter = self._interpreter()
-        how = tuple(
-            (op.path, f"{op.activation.name}, {type(interpreter.duals[i]).__name__}")
-            for i, op in enumerate(self.program.instructions)
-            if isinstance(op, Dual)
-        )
-        pairs = n * (n + 1) // 2 if shape2 is None else n * m
-        steps = len(self.program.instructions)
-        memory = _result_bytes(n, m, 2)
-        engine = "torch, float64"
-        return Plan(n, m, shape2 is None, "one number (vectors)", steps, pairs * steps, memory, engine, how)
-
-    # ---- inside ------------------------------------------------------------------------------------------------
-
-    def _interpreter(self) -> TorchInterpreter:
-        return TorchInterpreter(self.program, self.tolerance)
-
-    def _matrix(self, x1: Any, x2: Any, want_nngp: bool, want_ntk: bool) -> tuple[Any, Any]:
-        one = self._features(x1, "x1")
-        two = None
-        if x2 is not None:
-            two = self._features(x2, "x2")
-            _check_same_kind(x1, x2, one, two)
-        n, m = len(one), len(one if two is None else two)
-        require_bytes(
-            _result_bytes(n, m, want_nngp + want_ntk),
-            f"a kernel of {n} x {m} samples",
-            "use fewer samples, or compute it in blocks kernel.ntk(x1[i:j], x2)",
-        )
-        results = self._interpreter().matrix(one, two, want_nngp, want_ntk)
-        dtype = to_tensor(x1, "x1").dtype
-        nngp, ntk = (None if r is None else like(r.to(dtype), x1) for r in results)
-        return nngp, ntk
-
-    def _features(self, x: Any, name: str) -> Float[Tensor, "n d"]:
-        """The samples as rows, in float64: the one place that chooses the precision of the torch interpreter."""
-        tensor = to_tensor(x, name)
-        if tensor.ndim < 2 or len(tensor) == 0 or tensor[0].numel() == 0:
-            raise InvalidInput(
-                f"{name} must hold at least one sample of at least one feature, got shape {tuple(tensor.shape)}"
-            )
-        self._check_shape(tuple(tensor.shape), name)
-        return tensor.flatten(1).double()
-
-    def _check_shape(self, shape: tuple[int, ...], name: str) -> None:
-        """Raise `InvalidInput` where the model does not take samples of this shape."""
-        if len(shape) > 2 and any(isinstance(op, Read) and not op.flatten for op in self.program.instructions):
-            raise InvalidInput(
-                f"{name} has shape {shape}, but the model's first layer takes (n, features); put "
-                "torch.nn.Flatten() in front of the model, or flatten the data"
-            )
-        features, expected = math.prod(shape[1:]), self._in_features()
-        if expected is not None and features != expected:
-            raise InvalidInput(
-                f"{name} has {features} features a sample (shape {shape}), but the model takes {expected}"
-            )
-
-    def _in_features(self) -> int | None:
-        """Features of the data, as the first layer or reshape states them."""
-        data = {0}
-        for i, node in enumerate(self.network.nodes):
-            if i and set(node.inputs) <= data:
-                if isinstance(node.spec, Linear):
-                    return node.spec.in_features
-                data.add(i)
-        return next((op.features for op in self.program.instructions if isinstance(op, Read) and op.features), None)
-
-
-def _check_sizes(shape: Any, name: str) -> None:
-    sizes = shape if isinstance(shape, tuple) and len(shape) >= 2 else (0,)
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        raise InvalidInput(
-            f"{name} must be a tuple of at least two whole numbers from 1, samples first, got {shape!r}; pass "
-            "tuple(x.shape)"
-        )
-
-
-def _result_bytes(n: int, m: int, matrices: int) -> int:
-    return 8 * n * m * matrices
-
-
-def _check_same_kind(x1: Any, x2: Any, one: Tensor, two: Tensor) -> None:
-    if type(x1) is not type(x2) and not (isinstance(x1, Tensor) and isinstance(x2, Tensor)):
-        raise InvalidInput(f"x1 is a {type(x1).__name__} and x2 a {type(x2).__name__}; give both as the same kind")
-    if x1.dtype != x2.dtype:
-        raise InvalidInput(f"x1 is {x1.dtype} and x2 is {x2.dtype}; convert one of them")
-    if one.device != two.device:
-        raise InvalidInput(f"x1 is on {one.device} and x2 on {two.device}; move one of them")
+        return plan_of(self, shape, shape2, engine)

@@ -1,16 +1,19 @@
 """What a kernel's computation is: a short list of instructions, each writing one register.
 
-A register holds, for every pair of samples, the squared distance D and the tangent kernel T, and for every sample the
-second moment q; the covariance is (q + q' − D)/2. Rules emit instructions, interpreters execute them; neither knows
-the other's side.
+A register holds, for every pair of samples and every pair (p, p') of their positions, the squared distance D and the
+tangent kernel T, and for every sample and position the second moment q; the covariance is s = (q + q' − D)/2. Vectors
+have one position. Rules emit instructions, interpreters execute them; neither knows the other's side. Sizes of images
+are not known here: `placement.py` puts a program on a grid.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ntkit.architecture.specs import Activation
+from ntkit.architecture.windows import ConvAxis, PoolAxis
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,19 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Read(Instruction):
-    """The data: q = |x|²/d, D = |x − x'|²/d, T = 0.
+    """The data: s[p, p'] = x_p · x'_p' / c and D = |x_p − x'_p'|² / c over the c channels, T = 0.
 
     Args:
-        features: d where a reshape or a linear layer states it, else None.
-        flatten: whether the model flattens what comes.
+        features: values a position where a layer states it, else None; of flattened data, values a sample.
+        flatten: whether the model flattens what comes, so that there are no positions.
+        channel_axis: the axis that holds the channels, batch axis counted; None for vectors.
+        position_axes: the axes of positions, in the order of the grid.
     """
 
     features: int | None = field(compare=False)
     flatten: bool
+    channel_axis: int | None = None
+    position_axes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,52 +100,99 @@ class Dual(OfOne):
 
 
 @dataclass(frozen=True)
-class Combine(Instruction):
-    """Σ cᵢ xᵢ of values that are independent: q ← Σ cᵢ² qᵢ, D ← Σ cᵢ² Dᵢ, T ← Σ cᵢ² Tᵢ, and products of means.
+class Window(OfOne):
+    """The mean over a convolution's taps a of both positions together: K'[P, P'] = 1/k Σ_a K[p_a(P), p_a(P')].
+
+    Outside of an image the value is 0, so s is 0 there and D is the second moment of the position inside.
 
     Args:
-        terms: registers of the xᵢ.
-        coefficients: the cᵢ.
-        with_mean: which of them may have a mean that is not 0 (outputs of activations).
+        source: register of x.
+        axes: the window, one entry an axis of positions.
+    """
+
+    axes: tuple[ConvAxis, ...]
+
+    @property
+    def taps(self) -> int:
+        """k, positions in a window."""
+        return math.prod(axis.kernel for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class Pool(OfOne):
+    """Weighted sums over positions of each sample: K'[P, P'] = factor² Σ_p Σ_p' W[P, p] W[P', p'] K[p, p'].
+
+    Args:
+        source: register of x.
+        axes: W = the Kronecker product of one matrix an axis.
+        factor: multiplies the value.
+    """
+
+    axes: tuple[PoolAxis, ...]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trace(OfOne):
+    """The mean over the positions that two flattened images share: K' = 1/P Σ_p K[p, p]; the result is a vector's."""
+
+
+@dataclass(frozen=True)
+class Combine(Instruction):
+    """K' = Σ wᵢ Kᵢ for q, D and T alike: sums of independent values (wᵢ = cᵢ²) and channels side by side (shares).
+
+    Independent values that have means add products of means: for each (i, j, c), 2 c mᵢ mⱼ to q and
+    2 c (mᵢ − mᵢ')(mⱼ − mⱼ') to D.
+
+    Args:
+        terms: registers of the values.
+        weights: the wᵢ.
+        mean_products: (register i, register j, cᵢ cⱼ) of every two terms that may both have a mean other than 0.
     """
 
     terms: tuple[int, ...]
-    coefficients: tuple[float, ...]
-    with_mean: tuple[int, ...]
+    weights: tuple[float, ...]
+    mean_products: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The registers of the xᵢ."""
+        """The registers of the values; those of means are among them."""
         return self.terms
 
     def renumbered(self, new: Mapping[int, int]) -> Instruction:
         """The instruction with registers {old: new}."""
-        return replace(self, terms=tuple(new[t] for t in self.terms), with_mean=tuple(new[t] for t in self.with_mean))
+        products = tuple((new[i], new[j], c) for i, j, c in self.mean_products)
+        return replace(self, terms=tuple(new[t] for t in self.terms), mean_products=products)
 
 
 @dataclass(frozen=True)
 class Program:
-    """Instructions in order, and the register that is the result."""
+    """Instructions in order, and the registers that are the results.
+
+    Args:
+        instructions: each writes the register of its own number.
+        outputs: one register a result of the model.
+    """
 
     instructions: tuple[Instruction, ...]
-    output: int
+    outputs: tuple[int, ...]
 
     def without_dead_code(self) -> Program:
-        """The same program without instructions that the output does not depend on."""
-        needed = {self.output}
+        """The same program without instructions that no output depends on."""
+        needed = set(self.outputs)
         for i in range(len(self.instructions) - 1, -1, -1):
             if i in needed:
                 needed.update(self.instructions[i].sources)
         new = {old: place for place, old in enumerate(sorted(needed))}
         kept = tuple(self.instructions[old].renumbered(new) for old in sorted(needed))
-        return Program(kept, new[self.output])
+        return Program(kept, tuple(new[output] for output in self.outputs))
 
     def last_uses(self) -> dict[int, int]:
         """register -> the last instruction that reads it."""
         uses = {i: i for i in range(len(self.instructions))}
         for i, instruction in enumerate(self.instructions):
             uses.update(dict.fromkeys(instruction.sources, i))
-        uses[self.output] = len(self.instructions)
+        uses.update(dict.fromkeys(self.outputs, len(self.instructions)))
         return uses
 
     def __str__(self) -> str:

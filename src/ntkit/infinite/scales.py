@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ntkit.architecture.network import Network, Node
-from ntkit.architecture.specs import Linear, Parameterization
+from ntkit.architecture.specs import Parameterization, Weighted
 from ntkit.errors import InvalidInput, MissingScale
 
 Scale = float | str | Mapping[str, float | str] | None
 
 
 def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: str) -> Network:
-    """The network with the scale of every linear layer known.
+    """The network with the scale of every linear and convolution layer known.
 
     Args:
         network: as traced.
@@ -32,7 +32,7 @@ def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: 
     """
     if parameterization not in ("ntk", "standard"):
         raise InvalidInput(f'parameterization must be "ntk" or "standard", got {parameterization!r}')
-    plain = [n.path for n in network.nodes if isinstance(n.spec, Linear) and n.spec.parameterization is None]
+    plain = [n.path for n in network.nodes if isinstance(n.spec, Weighted) and n.spec.parameterization is None]
     for name, scale in (("w_std", w_std), ("b_std", b_std)):
         _check_patterns(name, scale, network, plain)
     kind: Parameterization = "standard" if parameterization == "standard" else "ntk"
@@ -41,24 +41,25 @@ def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: 
 
 def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameterization) -> Node:
     spec = node.spec
-    if not isinstance(spec, Linear) or spec.parameterization is not None:
+    if not isinstance(spec, Weighted) or spec.parameterization is not None:
         return node
     # torch draws weights and biases from U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)
-    weight = _lookup("w_std", w_std, node.path, torch_default=1 / math.sqrt(3))
+    weight = _lookup("w_std", w_std, node, torch_default=1 / math.sqrt(3))
     bias = 0.0
     if spec.bias:
-        bias = _lookup("b_std", b_std, node.path, torch_default=1 / math.sqrt(3 * spec.in_features))
+        bias = _lookup("b_std", b_std, node, torch_default=1 / math.sqrt(3 * spec.fan_in))
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 
-def _lookup(name: str, scale: Scale, path: str, torch_default: float) -> float:
+def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
+    path, layer = node.path, node.spec.name
     if isinstance(scale, Mapping):
         matching = (value for pattern, value in scale.items() if fnmatch.fnmatchcase(path, pattern))
         scale = next(matching, None)
     if scale is None:
         raise MissingScale(
-            f"Linear at '{path}' is a plain torch layer and states no {name}; give InfiniteKernel(model, {name}=...) a "
-            'number, {path pattern: number} or "torch" for torch\'s default draw, or use ntkit.nn.Linear'
+            f"{layer} at '{path}' is a plain torch layer and states no {name}; give InfiniteKernel(model, {name}=...) "
+            f'a number, {{path pattern: number}} or "torch" for torch\'s default draw, or use ntkit.nn.{layer}'
         )
     if scale == "torch":
         return torch_default
@@ -80,7 +81,7 @@ def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str])
 def _say_plain(plain: list[str], network: Network) -> str:
     if plain:
         return f"the plain layers are {', '.join(map(repr, plain))}"
-    if network.linear_paths:
-        own = ", ".join(map(repr, network.linear_paths))
+    if network.weighted_paths:
+        own = ", ".join(map(repr, network.weighted_paths))
         return f"there are no plain layers: all of {own} state their own scales"
     return "the model has no layers with weights"

@@ -1,56 +1,44 @@
 """Executes a program with torch: any device, exact gradients with respect to the inputs.
 
-First every instruction runs once over the samples of each side (second moments, coefficients of series), then over
-blocks of pairs that stay in cache. Without x2 only the blocks on and above the diagonal are computed.
+First every instruction runs once over the samples of each side (second moments, coefficients of series; pools need each
+sample's distances to itself), then over blocks of pairs that stay in cache. Without x2 only the blocks on and above the
+diagonal are computed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import singledispatch
+from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ntkit._memory import require_bytes
 from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
-from ntkit.infinite.distance import squared_distances
+from ntkit.infinite.placement import Placement
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side
+from ntkit.infinite.torch_steps import moments, pair_step, pooled
 
 _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache
+_ITSELF_ENTRIES = 4 * 1024 * 1024  # of samples with themselves, whose arrays are kept from pool to pool
+_ARRAYS = 12  # of one register's size, alive at the same time
+_ARRAYS_KEPT = 4  # by the graph, of each register, where gradients are wanted
 
-
-@dataclass(frozen=True)
-class Side:
-    """One side of the pairs: the data, second moments of each register, and the samples' tables of activations."""
-
-    x: Float[Tensor, "n d"]
-    moments: tuple[Tensor, ...]
-    samples: tuple[duals.Samples | None, ...]
-
-    def __getitem__(self, rows: slice) -> Side:
-        samples = tuple(None if s is None else s[rows] for s in self.samples)
-        return Side(self.x[rows], tuple(q[rows] for q in self.moments), samples)
-
-
-@dataclass(frozen=True)
-class Register:
-    """What a register holds for a block of pairs: D, and T where the tangent kernel is wanted."""
-
-    distance: Tensor
-    ntk: Tensor | None
+Result = tuple[Tensor | None, Tensor | None]
 
 
 class TorchInterpreter:
-    """Runs one program.
+    """Runs one program on samples of one shape.
 
     Args:
         program: what to compute.
         tolerance: relative accuracy of duals found by quadrature.
+        placement: the program on the grid of these samples.
     """
 
-    def __init__(self, program: ops.Program, tolerance: float):
+    def __init__(self, program: ops.Program, tolerance: float, placement: Placement):
         self.program = program
         self.last_uses = program.last_uses()
         self.duals = {
@@ -58,185 +46,172 @@ class TorchInterpreter:
             for i, op in enumerate(program.instructions)
             if isinstance(op, ops.Dual)
         }
+        self.places = [
+            Place(i, placement.grids[op.sources[0] if op.sources else i], placement.is_diagonal(i), self.duals.get(i))
+            for i, op in enumerate(program.instructions)
+        ]
+        self.entries = [
+            placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
+        ]
+        self.before_pools = _ancestors_of_pools(program)
 
     # ---- samples -----------------------------------------------------------------------------------------------
 
-    def side(self, x: Float[Tensor, "n d"]) -> Side:
+    def side(self, x: Float[Tensor, "n *sample"]) -> Side:
         """Second moments of every register for one side."""
-        moments: list[Tensor] = []
-        samples: list[duals.Samples | None] = []
+        side = Side(x, self._identity(x))
+        groups = self._groups(x)
+        kept: dict[int, Register] = {}  # pairs of all samples with themselves, where they are few enough
         for i, op in enumerate(self.program.instructions):
-            tables = self._tables(i, op, moments)
-            moments.append(tables.variance if tables is not None else second_moment(op, x, moments, samples))
-            samples.append(tables)
-        return Side(x, tuple(moments), tuple(samples))
+            spread = None
+            if isinstance(op, ops.Pool):
+                parts = [self._spread(i, op, side[rows], kept if len(groups) == 1 else {}) for rows in groups]
+                spread = torch.cat(parts)
+            side = Side(x, side.identity, (*side.registers, self._moments(op, side, self.places[i], spread)))
+        return side
 
-    def _tables(self, i: int, op: ops.Instruction, moments: list[Tensor]) -> duals.Samples | None:
+    def _identity(self, x: Tensor) -> Int[Tensor, "n"]:
+        """Equal numbers for equal samples: pools set their distance to exactly 0."""
+        if not self.before_pools:
+            return torch.arange(len(x), device=x.device)
+        return torch.unique(x.detach().flatten(1), dim=0, return_inverse=True)[1]
+
+    def _groups(self, x: Tensor) -> list[slice]:
+        """Samples whose pairs with themselves are computed together; all of them where gradients are wanted."""
+        at_once = len(x) if x.requires_grad else max(1, _ITSELF_ENTRIES // max(self.entries))
+        return [slice(i, min(i + at_once, len(x))) for i in range(0, len(x), at_once)]
+
+    def _spread(self, i: int, op: ops.Pool, side: Side, registers: dict[int, Register]) -> Float[Tensor, "n p"]:
+        """½ Σ W[P, p] W[P, p'] D[p, p'] of each sample with itself."""
+        done = max(registers, default=-1)
+        self._run(Pairing(side, None), [j for j in self.before_pools if done < j < i], registers, False)
+        return pooled(op, self.places[i], registers[op.source]).laid_out(True).distance[:, :, 0] / 2
+
+    @staticmethod
+    def _moments(op: ops.Instruction, side: Side, place: Place, spread: Tensor | None) -> Moments:
         if not isinstance(op, ops.Dual):
-            return None
+            return moments(op, side, place, spread)
         try:
-            tables = self.duals[i].samples(moments[op.source])
+            result = moments(op, side, place, spread)
         except NtkitError as error:
             raise type(error)(f"at '{op.path}': {error}") from None
-        if not bool(torch.isfinite(tables.variance).all()):
+        if not bool(torch.isfinite(result.second).all()):
             raise InvalidInput(
-                f"the second moment after {op.activation.name} at '{op.path}' overflows {tables.variance.dtype}; "
+                f"the second moment after {op.activation.name} at '{op.path}' overflows {result.second.dtype}; "
                 "use smaller weights or inputs"
             )
-        return tables
+        return result
 
     # ---- pairs -------------------------------------------------------------------------------------------------
 
-    def pairs(self, left: Side, right: Side, want_ntk: bool, *, in_line: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(nngp, ntk) of all pairs (n, m), or of each sample with itself (n,) when `in_line`."""
-        registers: dict[int, Register] = {}
-        for i, op in enumerate(self.program.instructions):
-            registers[i] = pair_step(op, self, i, registers, left, right, want_ntk, in_line)
+    def _run(self, pairing: Pairing, steps: Iterable[int], registers: dict[int, Register], want_ntk: bool) -> None:
+        """Executes instructions on a block of pairs; registers that nothing reads any more are dropped."""
+        for i in steps:
+            registers[i] = pair_step(self.program.instructions[i], pairing, self.places[i], registers, want_ntk)
             for j in [j for j in registers if self.last_uses[j] <= i and j != i]:
                 del registers[j]
-        out = self.program.output
-        result = registers[out]
-        return _covariance(left, right, out, result.distance), result.ntk
+
+    def pairs(self, pairing: Pairing, want_ntk: bool) -> list[tuple[Float[Tensor, "n m"], Tensor | None]]:
+        """(nngp, ntk) of a block of pairs (n, m), or of each sample with itself (n, 1), for each output."""
+        registers: dict[int, Register] = {}
+        self._run(pairing, range(len(self.program.instructions)), registers, want_ntk)
+        results = []
+        for output in self.program.outputs:
+            found = registers[output]
+            nngp = pairing.covariance(output, found.distance)
+            results.append((nngp.squeeze(1), None if found.ntk is None else found.ntk.squeeze(1)))
+        return results
 
     def matrix(
-        self, x1: Tensor, x2: Tensor | None, want_nngp: bool, want_ntk: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """(nngp, ntk), each (n, m) or None where not wanted."""
-        n = len(x1)
+        self,
+        x1: Float[Tensor, "n *sample"],
+        x2: Float[Tensor, "m *sample"] | None,
+        want_nngp: bool,
+        want_ntk: bool,
+    ) -> list[Result]:
+        """(nngp, ntk) of each output, each (n, m) or None where not wanted.
+
+        Args:
+            x1: samples as the model takes them.
+            x2: other samples; None for x1 with itself.
+            want_nngp: whether to give the nngp.
+            want_ntk: whether to compute the tangent kernel.
+
+        Raises:
+            MemoryLimitExceeded: a block of one pair does not fit, or with gradients all pairs.
+        """
+        n, m = len(x1), len(x1 if x2 is None else x2)
+        with_slopes = x1.requires_grad or (x2 is not None and x2.requires_grad)
+        self._require_memory(n * m if with_slopes else 1, with_slopes, x1.element_size())
         both = self.side(x1 if x2 is None else torch.cat([x1, x2]))  # one call: sides of pairs share their tables
-        left, right = both[:n], both if x2 is None else both[n:]
-        if x1.requires_grad or (x2 is not None and x2.requires_grad):
-            nngp, ntk = self.pairs(left, right, want_ntk)
-            return (nngp if want_nngp else None), ntk
-        m = len(right.x)
-        results = [torch.empty(n, m, dtype=x1.dtype, device=x1.device) if w else None for w in (want_nngp, want_ntk)]
-        size = max(1, int(_BLOCK_ENTRIES**0.5)) if x2 is None else None
-        for rows, columns in _blocks(n, m, size):
-            if x2 is None and columns.start < rows.start:
-                continue
-            block = self.pairs(left[rows], right[columns], want_ntk)
+        left, right = both[slice(0, n)], both if x2 is None else both[slice(n, n + m)]
+        if with_slopes:
+            whole = self.pairs(Pairing(left, right), want_ntk)
+            return [(nngp if want_nngp else None, ntk) for nngp, ntk in whole]
+        results = [_empty(n, m, x1, want_nngp, want_ntk) for _ in self.program.outputs]
+        for rows, columns in _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None):
+            block = self.pairs(Pairing(left[rows], right[columns]), want_ntk)
             for result, part in zip(results, block, strict=True):
-                if result is not None and part is not None:
-                    if x2 is None and rows == columns:  # a matrix product need not be symmetric to the last digit
-                        part = part.triu() + part.triu(1).T
-                    result[rows, columns] = part
-                    if x2 is None and columns.start > rows.start:
-                        result[columns, rows] = part.T
-        return results[0], results[1]
+                _store(result, part, rows, columns, x2 is None)
+        return results
 
-    def diagonal(self, x: Tensor, want_nngp: bool, want_ntk: bool) -> tuple[Tensor | None, Tensor | None]:
-        """(nngp, ntk) of each sample with itself, (n,)."""
+    def diagonal(self, x: Float[Tensor, "n *sample"], want_nngp: bool, want_ntk: bool) -> list[Result]:
+        """(nngp, ntk) of each sample with itself, each (n,) or None, for each output."""
+        self._require_memory(len(x) if x.requires_grad else 1, x.requires_grad, x.element_size())
         side = self.side(x)
-        nngp, ntk = self.pairs(side, side, want_ntk, in_line=True)
-        return (nngp if want_nngp else None), ntk
+        parts = [self.pairs(Pairing(side[rows], None), want_ntk) for rows in self._groups(x)]
+        results: list[Result] = []
+        for k in range(len(self.program.outputs)):
+            nngp = torch.cat([part[k][0][:, 0] for part in parts]) if want_nngp else None
+            ntk = torch.cat([t[:, 0] for part in parts if (t := part[k][1]) is not None]) if want_ntk else None
+            results.append((nngp, ntk))
+        return results
+
+    def _require_memory(self, pairs: int, with_slopes: bool, item: int) -> None:
+        if with_slopes:
+            require_bytes(
+                item * pairs * _ARRAYS_KEPT * sum(self.entries),
+                f"a kernel of {pairs} pairs of samples with gradients",
+                "use fewer samples at once, or smaller images",
+            )
+        require_bytes(
+            item * _ARRAYS * max(self.entries),
+            f"the covariance of one pair of samples between every two positions ({max(self.entries)} numbers)",
+            "use smaller images, larger strides in front, or Flatten in place of pooling",
+        )
 
 
-def _blocks(n: int, m: int, square: int | None) -> list[tuple[slice, slice]]:
-    """Blocks of pairs: squares where symmetry is used, else whole rows."""
-    height = square or max(1, _BLOCK_ENTRIES // max(m, 1))
-    width = square or m
+def _ancestors_of_pools(program: ops.Program) -> list[int]:
+    """Instructions that a pool depends on, in order."""
+    found: set[int] = set()
+    for i in range(len(program.instructions) - 1, -1, -1):
+        op = program.instructions[i]
+        if i in found or isinstance(op, ops.Pool):
+            found.update(op.sources)
+    return sorted(found)
+
+
+def _blocks(n: int, m: int, pairs: int, symmetric: bool) -> list[tuple[slice, slice]]:
+    """Blocks of at most so many pairs: squares on and above the diagonal where symmetry is used, else long rows."""
+    width = max(1, int(pairs**0.5)) if symmetric else min(m, pairs)
+    height = width if symmetric else max(1, pairs // width)
     rows = [slice(i, min(i + height, n)) for i in range(0, n, height)]
-    columns = [slice(j, min(j + width, m)) for j in range(0, m, max(width, 1))]
-    return [(r, c) for r in rows for c in columns]
+    columns = [slice(j, min(j + width, m)) for j in range(0, m, width)]
+    return [(r, c) for r in rows for c in columns if not symmetric or c.start >= r.start]
 
 
-def _covariance(left: Side, right: Side, register: int, distance: Tensor) -> Tensor:
-    q1, q2 = left.moments[register], right.moments[register]
-    return ((q1 + q2 if distance.ndim == 1 else q1[:, None] + q2[None, :]) - distance) / 2
+def _empty(n: int, m: int, like: Tensor, want_nngp: bool, want_ntk: bool) -> Result:
+    nngp, ntk = (torch.empty(n, m, dtype=like.dtype, device=like.device) if w else None for w in (want_nngp, want_ntk))
+    return nngp, ntk
 
 
-# ---- one step of each instruction over samples, and over pairs --------------------------------------------------
-
-
-@singledispatch
-def second_moment(op: ops.Instruction, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]) -> Tensor:
-    """E[value²] of each sample after an instruction."""
-    raise TypeError(f"the torch interpreter does not know the instruction {op}")
-
-
-@second_moment.register
-def _(op: ops.Read, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]) -> Tensor:
-    return (x**2).mean(dim=1)
-
-
-@second_moment.register
-def _(op: ops.Affine, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]) -> Tensor:
-    return op.weight_variance * moments[op.source] + op.bias_variance
-
-
-@second_moment.register
-def _(op: ops.Combine, x: Tensor, moments: list[Tensor], samples: list[duals.Samples | None]) -> Tensor:
-    total = sum(c**2 * moments[t] for c, t in zip(op.coefficients, op.terms, strict=True))
-    for (c1, m1), (c2, m2) in _mean_pairs(op, samples):
-        total = total + 2 * c1 * c2 * m1 * m2
-    assert isinstance(total, Tensor)
-    return total
-
-
-@singledispatch
-def pair_step(
-    op: ops.Instruction,
-    interpreter: TorchInterpreter,
-    i: int,
-    registers: dict[int, Register],
-    left: Side,
-    right: Side,
-    want_ntk: bool,
-    in_line: bool,
-) -> Register:
-    """D and T of a block of pairs after instruction number i."""
-    raise TypeError(f"the torch interpreter does not know the instruction {op}")
-
-
-@pair_step.register
-def _(op: ops.Read, interpreter, i, registers, left, right, want_ntk, in_line) -> Register:
-    same = torch.zeros_like(left.moments[i])
-    distance = same if in_line else squared_distances(left.x, right.x) / left.x.shape[1]
-    return Register(distance, torch.zeros_like(distance) if want_ntk else None)
-
-
-@pair_step.register
-def _(op: ops.Affine, interpreter, i, registers, left, right, want_ntk, in_line) -> Register:
-    before = registers[op.source]
-    ntk = None
-    if before.ntk is not None:
-        ntk = op.weight_variance * before.ntk + op.bias_rate
-        if op.weight_rate:
-            ntk = ntk + op.weight_rate * _covariance(left, right, op.source, before.distance)
-    return Register(op.weight_variance * before.distance, ntk)
-
-
-@pair_step.register
-def _(op: ops.Dual, interpreter, i, registers, left, right, want_ntk, in_line) -> Register:
-    before = registers[op.source]
-    one, two = left.samples[i], right.samples[i]
-    assert one is not None
-    assert two is not None
-    distance, derivative = interpreter.duals[i].pairs(one, two, before.distance, before.ntk is not None)
-    ntk = None if before.ntk is None or derivative is None else before.ntk * derivative
-    return Register(distance, ntk)
-
-
-@pair_step.register
-def _(op: ops.Combine, interpreter, i, registers, left, right, want_ntk, in_line) -> Register:
-    parts = [(c**2, registers[t]) for c, t in zip(op.coefficients, op.terms, strict=True)]
-    distance = torch.zeros_like(parts[0][1].distance)
-    ntk = torch.zeros_like(distance) if want_ntk else None
-    for weight, part in parts:
-        distance = distance + weight * part.distance
-        if ntk is not None and part.ntk is not None:
-            ntk = ntk + weight * part.ntk
-    both = zip(_mean_pairs(op, left.samples), _mean_pairs(op, right.samples), strict=True)
-    for ((c1, left1), (c2, left2)), ((_, right1), (_, right2)) in both:
-        if not in_line:
-            distance = distance + 2 * c1 * c2 * (left1[:, None] - right1[None, :]) * (left2[:, None] - right2[None, :])
-    return Register(distance, ntk)
-
-
-def _mean_pairs(
-    op: ops.Combine, samples: list[duals.Samples | None] | tuple[duals.Samples | None, ...]
-) -> list[tuple[tuple[float, Tensor], tuple[float, Tensor]]]:
-    """(coefficient, means) of every two terms that may have a mean."""
-    coefficient = dict(zip(op.terms, op.coefficients, strict=True))
-    means = [(coefficient[r], s.mean) for r in op.with_mean if (s := samples[r]) is not None]
-    return [(first, second) for k, first in enumerate(means) for second in means[k + 1 :]]
+def _store(result: Result, block: Result, rows: slice, columns: slice, symmetric: bool) -> None:
+    """Puts a block in its place, and in the mirrored one."""
+    for whole, part in zip(result, block, strict=True):
+        if whole is None or part is None:
+            continue
+        if symmetric and rows == columns:  # a matrix product need not be symmetric to the last digit
+            part = part.triu() + part.triu(1).T
+        whole[rows, columns] = part
+        if symmetric and columns.start > rows.start:
+            whole[columns, rows] = part.T

@@ -5,7 +5,7 @@ Every class subclasses its torch counterpart, so models made of them are ordinar
 
 from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
 from ntkit.nn.centering import Centered, center
-from ntkit.nn.layers import Conv1d, Conv2d, Linear
+from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
 from ntkit.nn.parameterize import ntk_parameterize
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Centered",
     "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Cos",
     "Erf",
     "Gaussian",

@@ -94,7 +94,7 @@ class Linear(torch.nn.Linear):
 
 
 class _Convolution(torch.nn.modules.conv._ConvNd):
-    """What Conv1d and Conv2d share: scales in the forward pass, parameters N(0, 1)."""
+    """What Conv1d, Conv2d and Conv3d share: scales in the forward pass, parameters N(0, 1)."""
 
     def __init__(
         self,
@@ -170,4 +170,21 @@ class Conv2d(_Convolution, torch.nn.Conv2d):
     Example:
         >>> Conv2d(3, 5, 3, padding=1)(torch.ones(2, 3, 8, 8)).shape
         torch.Size([2, 5, 8, 8])
+    """
+
+
+class Conv3d(_Convolution, torch.nn.Conv3d):
+    """3-D convolution in NTK parameterisation: z = w_std/√fan_in · W * x + b_std · b.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: as in torch.nn.Conv3d, and so stride, padding, dilation and groups.
+        w_std: standard deviation of the effective weights times √fan_in.
+        b_std: standard deviation of the effective bias; 0 means that there is no bias parameter.
+        kwargs: padding_mode, device, dtype of torch.nn.Conv3d.
+
+    Example:
+        >>> Conv3d(3, 5, 3, padding=1)(torch.ones(2, 3, 4, 4, 4)).shape
+        torch.Size([2, 5, 4, 4, 4])
     """

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,15 @@ def ink(colour: str) -> str:
     return to_hex((red, green, blue))
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within, matplotlib draws by the settings of this file."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
 def draw(name: str, label: str, size: tuple[float, float], paint: Callable[[Canvas], None]) -> Figure:
     """A figure of `size` inches that `paint` fills; settings of the reader's matplotlib have no say.
 
@@ -90,9 +100,7 @@ def draw(name: str, label: str, size: tuple[float, float], paint: Callable[[Canv
         >>> draw("empty", "nothing", (2.0, 1.0), lambda canvas: None).svg[:25]
         '<svg viewBox="0 0 144 72"'
     """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
+    with styled():
         canvas = Canvas(figsize=size)
         canvas.patch.set_visible(False)
         paint(canvas)

@@ -61,19 +61,25 @@ class Dual(Protocol):
 class ClosedForm:
     """A dual written as four formulas over numbers; each broadcasts.
 
+    Distance and derivative use the free names of `elementary.py` only, so they take symbols as well as tensors, and
+    the compiled engine makes machine code of them.
+
     Args:
         variance_of: q -> E[σ(u)²].
         mean_of: q -> E[σ(u)].
         distance: (q1, q2, D) -> E[(σ(u) − σ(v))²].
         derivative: (q1, q2, D) -> E[σ'(u) σ'(v)].
         check: raises where the moments do not exist for variances q.
+        safe_in_single: whether float32 arithmetic loses no more of a kernel's spectrum than rounding it to float32;
+            if not, the compiled engine computes in float64 whatever the data are.
     """
 
     variance_of: Callable[[Tensor], Tensor]
     mean_of: Callable[[Tensor], Tensor]
-    distance: Callable[[Tensor, Tensor, Tensor], Tensor]
-    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    distance: Callable[..., Any]
+    derivative: Callable[..., Any]
     check: Callable[[Tensor], None] | None = None
+    safe_in_single: bool = False
 
     @classmethod
     def of(cls, formulas: ModuleType, *constants: Any) -> ClosedForm:
@@ -81,7 +87,8 @@ class ClosedForm:
         names = ("variance", "mean", "distance", "derivative")
         bound = [partial(_with_constants, getattr(formulas, name), constants) for name in names]
         check = getattr(formulas, "check", None)
-        return cls(*bound, check=check and partial(_with_constants, check, constants))
+        safe = getattr(formulas, "SAFE_IN_SINGLE", False)
+        return cls(*bound, check=check and partial(_with_constants, check, constants), safe_in_single=safe)
 
     def samples(self, q: Tensor) -> Samples:
         """Second moment and mean for variances q (n,)."""
@@ -95,7 +102,7 @@ class ClosedForm:
         return self.distance(q1, q2, d), self.derivative(q1, q2, d) if derivative else None
 
 
-def _with_constants(function: Callable[..., Any], constants: tuple[Any, ...], *args: Tensor) -> Any:
+def _with_constants(function: Callable[..., Any], constants: tuple[Any, ...], *args: Any) -> Any:
     return function(*args, *constants)
 
 

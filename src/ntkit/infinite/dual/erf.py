@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import pi
 
-from ntkit.infinite.dual.elementary import arcsin, clip, sin, sqrt, where
+from ntkit.infinite.dual.elementary import arcsin, clip, geometric_mean, sin, sqrt, squared_gap, where
 
 
 def variance(q):
@@ -26,14 +26,13 @@ def mean(q):
 
 def shortfall(q1, q2, d):
     """√(q1 q2) − s, from the distance."""
-    gap = (q1 - q2) / where(q1 + q2 > 0, sqrt(q1) + sqrt(q2), 1.0)
-    return clip((d - gap * gap) / 2, 0.0, float("inf"))
+    return clip((d - squared_gap(q1, q2)) / 2, 0.0, float("inf"))
 
 
 def determinant(q1, q2, d):
     """q1 q2 − s², from the distance: (√(q1 q2) − s)(√(q1 q2) + s)."""
     below = shortfall(q1, q2, d)
-    return below * clip(2 * sqrt(q1 * q2) - below, 0.0, float("inf"))
+    return below * clip(2 * geometric_mean(q1, q2) - below, 0.0, float("inf"))
 
 
 def distance(q1, q2, d):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from math import pi
 
-from ntkit.infinite.dual.elementary import arcsin, clip, sin, sqrt, where
+from ntkit.infinite.dual.elementary import arcsin, clip, geometric_mean, sin, sqrt, where
 from ntkit.infinite.dual.erf import determinant, shortfall
 
 
@@ -35,7 +35,7 @@ def distance(q1, q2, d):
 
 def _radial(q1, q2):
     """W at correlation 1, where v = √(q2/q1) u: of second order in q1 − q2, and so is every term."""
-    gap, p = q1 - q2, sqrt(q1 * q2)
+    gap, p = q1 - q2, geometric_mean(q1, q2)
     outer, lengths = (1 + q1) * (1 + q2), where(q1 + q2 > 0, sqrt(q1) + sqrt(q2), 1.0)
     phi1, phi2, phi = arcsin(q1 / (1 + q1)), arcsin(q2 / (1 + q2)), arcsin(clip(p / sqrt(outer), 0.0, 1.0))
     a, b, m = sqrt(1 + 2 * q1), sqrt(1 + 2 * q2), sqrt(1 + q1 + q2)
@@ -53,7 +53,7 @@ def _radial(q1, q2):
 
 def _angular(q1, q2, d):
     """E[uψu vψv] at correlation 1 minus that at covariance s: of first order in √(q1 q2) − s."""
-    s, p, apart = (q1 + q2 - d) / 2, sqrt(q1 * q2), determinant(q1, q2, d)
+    s, p, apart = (q1 + q2 - d) / 2, geometric_mean(q1, q2), determinant(q1, q2, d)
     outer, here, one = (1 + q1) * (1 + q2), sqrt(1 + q1 + q2 + apart), sqrt(1 + q1 + q2)
     near = arcsin(clip(apart / where(s > 0, p * here + s * one, 1.0), 0.0, 1.0))
     far = arcsin(clip(p / sqrt(outer), -1.0, 1.0)) - arcsin(clip(s / sqrt(outer), -1.0, 1.0))

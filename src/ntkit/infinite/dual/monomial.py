@@ -13,7 +13,7 @@ from math import factorial, prod
 
 from ntkit.errors import InvalidInput
 from ntkit.infinite.dual.angle import half_sine_squared
-from ntkit.infinite.dual.elementary import sqrt
+from ntkit.infinite.dual.elementary import geometric_mean, sqrt
 
 
 def double_factorial(n: int) -> float:
@@ -57,7 +57,7 @@ def distance(q1, q2, d, n):
         below_one = (1 - 2 * h) * below_one + 2 * h
         if k in c:
             angles = angles + c[k] * below_one
-    return lengths + 2 * (r1 * r2) ** n * angles
+    return lengths + 2 * geometric_mean(q1, q2) ** n * angles
 
 
 def derivative(q1, q2, d, n):
@@ -66,4 +66,4 @@ def derivative(q1, q2, d, n):
         return 0 * d
     rho = 1 - 2 * half_sine_squared(q1, q2, d)
     total = sum(c * rho**k for k, c in coefficients(n - 1).items())
-    return n**2 * sqrt(q1 * q2) ** (n - 1) * total
+    return n**2 * geometric_mean(q1, q2) ** (n - 1) * total

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from math import pi
 
-from ntkit.infinite.dual.angle import angle, half_sine_squared, sine_minus_theta_cosine
-from ntkit.infinite.dual.elementary import sqrt
+from ntkit.infinite.dual.angle import half_sine_squared
+from ntkit.infinite.dual.elementary import angle, geometric_mean, sine_minus_theta_cosine, sqrt
+
+# its kernels have slowly falling spectra, and its distance is D times a factor: errors stay relative to D
+SAFE_IN_SINGLE = True
 
 
 def variance(q, slope):
@@ -30,7 +33,7 @@ def distance(q1, q2, d, slope):
     """E[(σu − σv)²]."""
     alpha, beta = (1 + slope) / 2, (1 - slope) / 2
     h = half_sine_squared(q1, q2, d)
-    bend = 4 / pi * sqrt(q1 * q2) * sine_minus_theta_cosine(h, angle(h))
+    bend = 4 / pi * geometric_mean(q1, q2) * sine_minus_theta_cosine(h)
     return alpha**2 * d + beta**2 * (d - bend)
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from math import pi
 
-from ntkit.infinite.dual.angle import angle, half_sine_squared
-from ntkit.infinite.dual.elementary import where
+from ntkit.infinite.dual.angle import half_sine_squared
+from ntkit.infinite.dual.elementary import angle, where
 
 
 def variance(q):

@@ -4,6 +4,7 @@
 """
 
 from ntkit.infinite.rules import affine, elementwise, structure
-from ntkit.infinite.rules.base import Builder, Term, Value, compile_network, rule
+from ntkit.infinite.rules.base import Builder, compile_network, rule
+from ntkit.infinite.rules.values import Block, Term, Value
 
-__all__ = ["Builder", "Term", "Value", "affine", "compile_network", "elementwise", "rule", "structure"]
+__all__ = ["Block", "Builder", "Term", "Value", "affine", "compile_network", "elementwise", "rule", "structure"]

@@ -1,28 +1,66 @@
-"""Linear layers: nngp' = w² nngp + b², and what their parameters add to the tangent kernel.
+"""Linear and convolution layers: nngp' = w² mean(nngp) + b², and what their parameters add to the tangent kernel.
 
+The mean is over the channels of the input and, for a convolution, over the taps of its window; a tap in zero padding
+counts as 0.
 NTK parameterisation, z = w/√fan_in · W x + b · β:    ntk' = w² nngp + b² + w² ntk.
 Standard parameterisation, z = W x + β, W ~ N(0, w²/fan_in):    ntk' = fan_in · nngp + [bias] + w² ntk.
 Parameters that are not trained add nothing of their own.
 
-Reference: Jacot et al. 2018; Sohl-Dickstein, Novak, Schoenholz & Lee 2020 for the standard form.
+Reference: Jacot et al. 2018; Arora et al. 2019, section 4, for convolutions; Sohl-Dickstein, Novak, Schoenholz & Lee
+2020 for the standard form.
 """
 
 from __future__ import annotations
 
-from ntkit.architecture.specs import Linear
-from ntkit.errors import MissingScale
-from ntkit.infinite.program import Affine
-from ntkit.infinite.rules.base import Builder, Value, rule
+from ntkit.architecture.specs import Conv, Linear, Weighted
+from ntkit.errors import MissingScale, UnsupportedLayer
+from ntkit.infinite.program import Affine, Window
+from ntkit.infinite.rules.base import Builder, rule
+from ntkit.infinite.rules.values import Value
 
 
 @rule.register
 def linear(spec: Linear, inputs: list[Value], builder: Builder) -> Value:
-    """z = W x + b of anything whose covariance is known."""
+    """z = W x + b of anything whose covariance is known, at every position alone."""
+    return _affine(spec, builder.settle(inputs[0]), spec.out_features, builder)
+
+
+@rule.register
+def convolution(spec: Conv, inputs: list[Value], builder: Builder) -> Value:
+    """z = W * x + b."""
+    if spec.groups > 1:
+        _require_limit_of_groups(spec, inputs[0], builder)
+    source = builder.settle(inputs[0])
+    if not all(axis.is_pointwise for axis in spec.axes):
+        source = builder.emit(Window(source, spec.axes))
+    return _affine(spec, source, spec.out_channels, builder)
+
+
+def _affine(spec: Weighted, source: int, channels: int, builder: Builder) -> Value:
     if spec.w_std is None or spec.b_std is None or spec.parameterization is None:
-        raise MissingScale(f"Linear at '{builder.path}' has no scale; give w_std and b_std")
+        raise MissingScale(f"{spec.name} at '{builder.path}' has no scale; give w_std and b_std")
     w, b = spec.w_std**2, spec.b_std**2 if spec.bias else 0.0
     standard = spec.parameterization == "standard"
-    weight_rate = (float(spec.in_features) if standard else w) if spec.trains_weight else 0.0
+    weight_rate = (float(spec.fan_in) if standard else w) if spec.trains_weight else 0.0
     bias_rate = (1.0 if standard else b) if spec.bias and spec.trains_bias else 0.0
-    source = builder.settle(inputs[0])
-    return builder.single(Affine(source, w, b, weight_rate, bias_rate), "affine")
+    return builder.single(Affine(source, w, b, weight_rate, bias_rate), "affine", channels=channels)
+
+
+def _require_limit_of_groups(spec: Conv, value: Value, builder: Builder) -> None:
+    """Every group averages over many channels of one distribution, so that all have the same limit."""
+    who = f"{spec.name} at '{builder.path}' with groups={spec.groups}"
+    if spec.in_channels == spec.groups:
+        raise UnsupportedLayer(
+            f"{who} is depthwise: an output sums over the window of one channel alone, which is no mean over many and "
+            "has no Gaussian limit; use groups=1, or groups that grow in width"
+        )
+    if any(term.kind == "input" for term in value.terms):
+        raise UnsupportedLayer(
+            f"{who} reads the data, whose channels differ from group to group, so that outputs have no common kernel; "
+            "use groups=1 in the first layer"
+        )
+    if len(value.blocks) > 1:
+        raise UnsupportedLayer(
+            f"{who} reads channels of different layers side by side, so that groups have different kernels; use "
+            "groups=1 after a concatenation"
+        )

@@ -1,56 +1,22 @@
 """From specs to a program, with the Gaussian bookkeeping that says when a limit exists.
 
-The dual of an activation assumes a Gaussian input. So every value carries where it comes from: a linear combination
-Σ cᵢ xᵢ of outputs of affine layers (Gaussian, and independent of each other in the limit), of activations' outputs
-(not Gaussian), and of the data. Only what is known to be right is compiled; everything else raises.
+The dual of an activation assumes a Gaussian input. So every value carries where it comes from. It is a list of blocks
+of channels (`cat` puts them side by side); in a block each channel is a linear combination Σ cᵢ xᵢ of outputs of affine
+layers (Gaussian, and independent of each other in the limit), of activations' outputs (not Gaussian), and of the data.
+Only what is known to be right is compiled; everything else raises. The books themselves are in `values.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import singledispatch
-from typing import Literal
+from itertools import combinations
 
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Spec
 from ntkit.errors import UnsupportedLayer
-from ntkit.infinite.program import Affine, Combine, Instruction, Program
-
-Kind = Literal["affine", "activation", "input"]
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand: the value in a register.
-
-    Args:
-        register: where it is.
-        kind: an affine layer's output, an activation's output, or the data.
-        support: registers of the affine layers it is a function of; for the data, empty.
-        path: where it stands in the model.
-    """
-
-    register: int
-    kind: Kind
-    support: frozenset[int]
-    path: str = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Value:
-    """Σ coefficient · term, each term once."""
-
-    terms: tuple[tuple[Term, float], ...]
-
-    @property
-    def is_gaussian(self) -> bool:
-        """Whether every summand is an affine layer's output."""
-        return all(term.kind == "affine" for term, _ in self.terms)
-
-    @property
-    def support(self) -> frozenset[int]:
-        """Affine layers whose outputs it is a function of."""
-        return frozenset().union(*(term.support for term, _ in self.terms))
+from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program
+from ntkit.infinite.rules.values import Block, Kind, Support, Term, Value, covariance_of, single
 
 
 class Builder:
@@ -59,52 +25,87 @@ class Builder:
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
         self.path = ""
+        self._shared: dict[tuple[Instruction, object], int] = {}
 
-    def emit(self, instruction: Instruction, *, shared: bool = True) -> int:
-        """The register that `instruction` writes; `shared` reuses an equal one (not for layers with parameters)."""
-        if shared and instruction in self.instructions:
-            return self.instructions.index(instruction)
+    def emit(self, instruction: Instruction, *, shared: bool = True, of: object = None) -> int:
+        """The register that `instruction` writes.
+
+        Args:
+            instruction: what to compute.
+            shared: whether an equal instruction's register is reused (not for layers with parameters).
+            of: what the register holds, where equal kernels may belong to different values (h − g and h + g).
+        """
+        if shared and (instruction, of) in self._shared:
+            return self._shared[instruction, of]
         self.instructions.append(instruction)
+        self._shared[instruction, of] = len(self.instructions) - 1
         return len(self.instructions) - 1
 
-    def single(self, instruction: Instruction, kind: Kind, support: frozenset[int] | None = None) -> Value:
+    def single(
+        self, instruction: Instruction, kind: Kind, support: Support | None = None, channels: int | None = None
+    ) -> Value:
         """The value that `instruction` computes, as one term; affine outputs are their own support."""
         register = self.emit(instruction, shared=kind != "affine")
-        term = Term(register, kind, frozenset({register}) if support is None else support, self.path)
-        return Value(((term, 1.0),))
+        support = frozenset({(register, 0)}) if support is None else support
+        return single(Term(register, kind, support, f"the {_NOUNS[kind]} at '{self.path}'"), channels)
+
+    def each_term(self, value: Value, instruction: OfOne, verb: str) -> Value:
+        """A linear map of positions, applied to every term alone so that the books stay right.
+
+        Args:
+            value: what is mapped.
+            instruction: the map; its source is set for every term.
+            verb: what it does, for errors.
+        """
+
+        def mapped(term: Term) -> Term:
+            register = self.emit(replace(instruction, source=term.register))
+            return replace(term, register=register, what=f"{term.what}, {verb} at '{self.path}'")
+
+        return value.mapped(mapped)
 
     def settle(self, value: Value) -> int:
-        """The register that holds `value`, after a proof that the covariances between its terms are known."""
-        if len(value.terms) == 1 and value.terms[0][1] == 1.0:
-            return value.terms[0][0].register
-        ordered = sorted(value.terms, key=lambda pair: pair[0].register)  # x + y and y + x are the same program
-        terms = [term for term, _ in ordered]
-        for i, first in enumerate(terms):
-            for second in terms[i + 1 :]:
-                self._require_independent(first, second)
-        with_mean = tuple(term.register for term in terms if term.kind == "activation")
-        registers, coefficients = tuple(t.register for t in terms), tuple(c for _, c in ordered)
-        return self.emit(Combine(registers, coefficients, with_mean if len(with_mean) > 1 else ()))
+        """The register with the mean covariance over all channels of `value`.
 
-    def _require_independent(self, first: Term, second: Term) -> None:
-        """Outputs of distinct affine layers are independent; so are functions of different ones, up to their means."""
-        kinds = {first.kind, second.kind}
-        if kinds == {"affine"} or kinds == {"affine", "input"}:
-            return
-        if "input" in kinds:
-            raise UnsupportedLayer(
-                f"'{self.path}' adds the data and the activation at '{self._name(first, second)}', whose covariance is "
-                "not a function of kernels; put a linear layer on one of the branches"
-            )
-        if first.support & second.support:
-            raise UnsupportedLayer(
-                f"'{self.path}' adds two values that depend on the output of the same layer ('{first.path}' and "
-                f"'{second.path}'), so their covariance is not known; put a linear layer on one of the branches"
-            )
+        Raises:
+            UnsupportedLayer: the covariance between two of its terms is not known.
+        """
+        (first, *others) = value.blocks
+        if not others and len(first.terms) == 1 and first.terms[0][1] == 1.0:
+            return first.terms[0][0].register
+        for block in value.blocks:
+            self._require_independent(block)
+        return self.emit(Combine(*covariance_of(value)), of=value)
 
-    @staticmethod
-    def _name(first: Term, second: Term) -> str:
-        return first.path if first.kind == "activation" else second.path
+    def _require_independent(self, block: Block) -> None:
+        """Terms over different channels of layers are independent, up to their means; affine ones have none."""
+        where = block.path or self.path
+        for (first, _), (second, _) in combinations(block.terms, 2):
+            kinds = {first.kind, second.kind}
+            if kinds == {"input"}:
+                raise UnsupportedLayer(
+                    f"'{where}' adds the data and a pooled or flattened form of the data, whose covariance is "
+                    "not a function of kernels; put a linear layer on one of the branches"
+                )
+            if "input" in kinds and kinds != {"affine", "input"}:
+                other = second if first.kind == "input" else first
+                raise UnsupportedLayer(
+                    f"'{where}' adds the data and {other.what}, whose covariance is not a function of "
+                    "kernels; put a linear layer on one of the branches"
+                )
+            if first.support & second.support:
+                raise UnsupportedLayer(
+                    f"'{where}' adds two values that depend on the output of the same layer ({first.what} and "
+                    f"{second.what}), so their covariance is not known; put a linear layer on one of the branches"
+                )
+
+
+_NOUNS: dict[Kind, str] = {
+    "affine": "layer",
+    "activation": "activation",
+    "input": "data",
+    "flattened": "flattened value",
+}
 
 
 @singledispatch
@@ -129,24 +130,38 @@ def rule(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
 
 
 def compile_network(network: Network) -> Program:
-    """The program that computes the network's kernel.
+    """The program that computes the network's kernels, one for each output.
 
     Args:
         network: a traced network whose scales are all known.
 
     Raises:
-        UnsupportedLayer: a layer has no rule or no limit (the message names its path), or no layer has weights.
+        UnsupportedLayer: a layer has no rule or no limit (the message names its path), or an output depends on no
+            layer with weights.
     """
     builder = Builder()
     values: list[Value] = []
     for node in network.nodes:
         builder.path = node.path
         values.append(rule(node.spec, [values[i] for i in node.inputs], builder))
-    output = builder.settle(values[network.output])
-    program = Program(tuple(builder.instructions), output).without_dead_code()
+    outputs: list[int] = []
+    for node in network.outputs:
+        builder.path = network.nodes[node].path
+        outputs.append(_output(values[node], builder))
+    return Program(tuple(builder.instructions), tuple(outputs)).without_dead_code()
+
+
+def _output(value: Value, builder: Builder) -> int:
+    if len({block.terms for block in value.blocks}) > 1:
+        raise UnsupportedLayer(
+            f"the model's output at '{builder.path}' holds channels of different layers side by side, which have "
+            "different kernels; return them as a tuple, which gives a kernel for each"
+        )
+    register = builder.settle(value)
+    program = Program(tuple(builder.instructions), (register,)).without_dead_code()
     if not any(isinstance(instruction, Affine) for instruction in program.instructions):
         raise UnsupportedLayer(
             "the model has no layer with weights between its input and its output, so it has no kernel; put a linear "
             "layer in it, such as ntkit.nn.Linear"
         )
-    return program
+    return register

@@ -1,44 +1,79 @@
-"""The data, flattening, and linear combinations: what moves values without randomness of its own."""
+"""The data, flattening, pooling, concatenation and sums: what moves values without randomness of its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ntkit.architecture.specs import Flatten, Input, LinearCombination
+from ntkit.architecture.specs import Concat, Flatten, Input, LinearCombination, Pool, Squeeze
 from ntkit.errors import UnsupportedLayer
-from ntkit.infinite.program import Read
-from ntkit.infinite.rules.base import Builder, Term, Value, rule
+from ntkit.infinite import program as ops
+from ntkit.infinite.rules.base import Builder, rule
+from ntkit.infinite.rules.values import Value, add
 
 
 @rule.register
 def data(spec: Input, inputs: list[Value], builder: Builder) -> Value:
     """The data as they come."""
-    return builder.single(Read(None, flatten=False), "input", frozenset())
+    read = ops.Read(spec.channels, False, spec.channel_axis, spec.position_axes)
+    return builder.single(read, "input", frozenset(), spec.channels)
 
 
 @rule.register
 def flatten(spec: Flatten, inputs: list[Value], builder: Builder) -> Value:
-    """Flattened data; every later value is a vector already."""
+    """Channels and positions become one axis: of the data at once, of images as a mean over positions."""
     (value,) = inputs
-    if any(term.kind == "input" for term, _ in value.terms):
-        read = replace(Read(spec.features, flatten=True))
-        register = builder.emit(read)
-        terms = [
-            (Term(register, "input", frozenset(), builder.path) if term.kind == "input" else term, c)
-            for term, c in value.terms
-        ]
-        return Value(tuple(terms))
-    return value
+    if len(value.terms) == 1 and isinstance(builder.instructions[value.terms[0].register], ops.Read):
+        (block,) = value.blocks
+        read = builder.single(ops.Read(spec.features, flatten=True), "input", frozenset(), spec.features)
+        return add([read], (block.terms[0][1],))
+    support = frozenset().union(*(term.support for term in value.terms))
+    return builder.single(ops.Trace(builder.settle(value)), "flattened", support, spec.features)
+
+
+@rule.register
+def squeeze(spec: Squeeze, inputs: list[Value], builder: Builder) -> Value:
+    """A grid of one position becomes a vector; the value is the same."""
+    return builder.each_term(inputs[0], ops.Trace(-1), "squeezed")
+
+
+@rule.register
+def pool(spec: Pool, inputs: list[Value], builder: Builder) -> Value:
+    """Weighted sums over positions: a linear combination of Gaussian values stays Gaussian."""
+    return builder.each_term(inputs[0], ops.Pool(-1, spec.axes, spec.factor), "pooled")
+
+
+@rule.register
+def concatenation(spec: Concat, inputs: list[Value], builder: Builder) -> Value:
+    """Blocks of channels side by side."""
+    blocks = [
+        replace(block, channels=channels) if len(value.blocks) == 1 else block
+        for value, channels in zip(inputs, spec.channels, strict=True)
+        for block in value.blocks
+    ]
+    return Value(tuple(blocks))
 
 
 @rule.register
 def combination(spec: LinearCombination, inputs: list[Value], builder: Builder) -> Value:
     """Σ cᵢ xᵢ; equal terms are added up, so h + h is 2h and not two independent copies."""
-    total: dict[Term, float] = {}
-    for value, coefficient in zip(inputs, spec.coefficients, strict=True):
-        for term, inner in value.terms:
-            total[term] = total.get(term, 0.0) + coefficient * inner
-    left = tuple((term, c) for term, c in total.items() if c != 0.0)
-    if not left:
-        raise UnsupportedLayer(f"the sum at '{builder.path}' cancels to exactly 0, which has no kernel; remove it")
-    return Value(left)
+    total = add(inputs, spec.coefficients, builder.path)
+    for block in total.blocks:
+        if not block.terms:
+            raise UnsupportedLayer(f"the sum at '{builder.path}' cancels to exactly 0, which has no kernel; remove it")
+    if len(total.blocks) > 1:
+        for value in inputs:
+            _require_whole_data(value, total.bounds(), builder)
+    return total
+
+
+def _require_whole_data(value: Value, bounds: tuple[int, ...], builder: Builder) -> None:
+    """Channels of the data differ, so the kernel of a part of them is not that of all."""
+    begin = 0
+    for block, end in zip(value.blocks, value.bounds() or bounds[-1:], strict=True):
+        holds_data = any(term.kind == "input" for term, _ in block.terms)
+        if holds_data and any(begin < bound < end for bound in bounds):
+            raise UnsupportedLayer(
+                f"the sum at '{builder.path}' adds different layers to parts of the data's channels, and ntkit has a "
+                "rule for all channels together; put a linear layer or a convolution between"
+            )
+        begin = end

@@ -1,0 +1,152 @@
+"""Reads torch.fx's record of a forward pass, node by node, and hands each to the function that knows it.
+
+In-place operations change what later ones see: `memory` says which recorded tensors show the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import fx, nn
+from torch.fx.node import map_arg
+
+from ntkit.architecture import read_concat, read_elementwise, read_layers, read_pools, read_shapes
+from ntkit.architecture.layout import DATA, LayoutError
+from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
+from ntkit.architecture.memory import Memory
+from ntkit.architecture.network import Network, Structure
+from ntkit.architecture.reader import Reader
+from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value, View
+from ntkit.architecture.remedies import remedy_for
+from ntkit.architecture.specs import Input
+from ntkit.errors import InvalidInput, UnsupportedLayer
+
+_READS = Callable[[Reader, Call], Any]  # gives a Value, a View, an InPlace, or what else forward may hold: sizes
+
+_MODULES: dict[type[nn.Module], _READS] = {
+    **read_layers.MODULES,
+    **read_pools.MODULES,
+    **read_shapes.MODULES,
+}
+_CALLS: dict[Any, _READS] = {
+    **read_layers.CALLS,
+    **read_pools.CALLS,
+    **read_shapes.CALLS,
+    **read_concat.CALLS,
+}
+
+
+class Dispatcher:
+    """Walks over one record.
+
+    Args:
+        reader: builds the network.
+    """
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+        self.values: dict[fx.Node, Any] = {}
+        self.memory = Memory()
+
+    def run(self, graph: fx.Graph) -> Network:
+        """The network that the record says."""
+        for node in graph.nodes:
+            self.memory.pass_by(node)
+            match node.op:
+                case "placeholder":
+                    if not self.reader.nodes:
+                        self._bind(node, Value(self.reader.add(Input(), (), ""), DATA))
+                case "output":
+                    return self.reader.network(*self._results(node.args[0]))
+                case "get_attr":
+                    raise UnsupportedLayer(
+                        f"forward uses '{self.reader.shown(str(node.target))}' directly, outside of a layer, and ntkit "
+                        f"has no rule for that; {REMEDY}"
+                    )
+                case _:
+                    self._read(node)
+        raise InvalidInput("the model's forward returns nothing; it must return a tensor")
+
+    def _read(self, node: fx.Node) -> None:
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        module = self.reader.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        call = Call(node, self._path(node), tuple(args), dict(kwargs), module)
+        read = _reader_of(call)
+        if read is None:
+            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
+        try:
+            result = read(self.reader, call)
+        except LayoutError as error:
+            raise UnsupportedLayer(f"{call.who} {error}; {REMEDY}") from error
+        match result:
+            case InPlace():
+                self._overwrite(call.source, node, result.value)
+            case View():
+                self.values[node] = result.value
+                self.memory.share(node, call.source, for_certain=result.for_certain)
+            case _:
+                self._bind(node, result)
+
+    def _path(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return self.reader.shown(str(node.target))
+        stack = node.meta.get("nn_module_stack") or {}
+        inner = next(reversed(stack), "") if stack else ""
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        return ".".join(filter(None, (self.reader.shown(inner), str(name))))
+
+    def _bind(self, node: fx.Node, value: Any) -> None:
+        self.values[node] = value
+        self.memory.own(node)
+
+    def _overwrite(self, target: fx.Node, node: fx.Node, value: Value) -> None:
+        """`node` overwrote the memory of `target`: everything that shows it sees the new value."""
+        old = self.values[target]
+        doubtful = self.memory.doubtful(target)
+        for member in self.memory.views(target):
+            seen = self.values[member]
+            if seen.base == old.base and seen.expression == old.expression:
+                self.values[member] = replace(value, layout=seen.layout)
+            else:
+                doubtful.append(member)
+        if any(self.memory.is_read_later(member) for member in doubtful):
+            raise UnsupportedLayer(
+                f"the in-place operation '{node.name}' overwrites a tensor that another shape views; use the "
+                "operation that is not in place"
+            )
+        self.values[node] = value
+        self.memory.share(node, target)
+
+    def _results(self, returned: Any) -> tuple[list[Value], Structure]:
+        """What the model returns, and how."""
+        structure: Structure = "tensor"
+        nodes: list[Any] = [returned]
+        if isinstance(returned, (tuple, list)):
+            structure, nodes = "tuple" if isinstance(returned, tuple) else "list", list(returned)
+        elif isinstance(returned, dict):
+            structure, nodes = tuple(returned), list(returned.values())
+        values = [self.values.get(node) if isinstance(node, fx.Node) else None for node in nodes]
+        found = [value for value in values if isinstance(value, Value)]
+        if not found or len(found) < len(nodes):
+            raise UnsupportedLayer(
+                f"the model returns {type(returned).__name__} {returned!r}, and a tensor, or a tuple, list or dict of "
+                "tensors is wanted; wrap the model in a module that returns what is to be studied"
+            )
+        return found, structure
+
+
+def _reader_of(call: Call) -> _READS | None:
+    """The function that reads a call, None where there is none."""
+    if call.module is not None:
+        if elementwise_op(call.module) is not None:
+            return read_elementwise.read_module
+        if read_layers.is_weighted(call.module):  # subclasses are refused there, with the reason
+            return read_layers.read_weighted
+        return _MODULES.get(type(call.module))
+    if call.name in _CALLS:
+        return _CALLS[call.name]
+    if call.name in BINARY and len(call.args) == 2:
+        return read_elementwise.read_binary
+    return read_elementwise.read_function if call.name in CALLS else None

@@ -1,0 +1,173 @@
+"""Reads layers with weights, and the layers that do nothing at evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+import ntkit.nn
+from ntkit.architecture.layout import CHANNEL, Layout, LayoutError
+from ntkit.architecture.reader import Reader
+from ntkit.architecture.recorded import REMEDY, Call, Value, View
+from ntkit.architecture.specs import Conv, Flatten, Linear
+from ntkit.architecture.windows import ConvAxis
+from ntkit.errors import InvalidInput, UnsupportedLayer
+
+_OWN = (ntkit.nn.Linear, ntkit.nn.Conv1d, ntkit.nn.Conv2d, ntkit.nn.Conv3d)
+_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_OWN)
+_FLAT_REMEDY = (
+    "permute the axes so that the channels are last, flatten everything with torch.flatten(x, 1), or use a convolution "
+    "of kernel size 1"
+)
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """Whether it is a linear layer or a convolution, or a subclass of one."""
+    return isinstance(module, (nn.Linear, _ConvNd)) and not isinstance(module, _ConvTransposeNd)
+
+
+def read_weighted(reader: Reader, call: Call) -> Value:
+    """A linear layer or a convolution."""
+    layer = call.module
+    assert isinstance(layer, (nn.Linear, _ConvNd))
+    if type(layer) not in _KNOWN:
+        family = "Linear" if isinstance(layer, nn.Linear) else "a convolution"
+        raise UnsupportedLayer(
+            f"{call.who} is a subclass of {family} that ntkit does not know, and its forward may differ; {REMEDY}"
+        )
+    if id(layer.weight) in reader.used:
+        raise UnsupportedLayer(
+            f"the weight of {call.who} is used twice (first at '{reader.used[id(layer.weight)]}'), "
+            "and kernels of shared parameters have no rule; give each use a layer of its own"
+        )
+    reader.used.update({id(p): call.path for p in (layer.weight, layer.bias) if p is not None})
+    return _linear(reader, call, layer) if isinstance(layer, nn.Linear) else _convolution(reader, call, layer)
+
+
+def _parameters(layer: nn.Linear | _ConvNd) -> dict[str, Any]:
+    """What every layer with weights states about them."""
+    own: Any = layer if isinstance(layer, _OWN) else None
+    return {
+        "bias": layer.bias is not None,
+        "trains_weight": layer.weight.requires_grad,
+        "trains_bias": layer.bias is not None and layer.bias.requires_grad,
+        "w_std": own.w_std if own else None,
+        "b_std": own.b_std if own else None,
+        "parameterization": "ntk" if own else None,
+    }
+
+
+# ---- linear layers -----------------------------------------------------------------------------------------------
+
+
+def _linear(reader: Reader, call: Call, layer: nn.Linear) -> Value:
+    """Acts on the last axis: on the channels of every position alone, or on a whole flattened image."""
+    value = call.x
+    rank = max(2, len(value.layout.axes))  # of data about which nothing else is known: (batch, features)
+    reader.data.say(value.layout, rank, rank - 1)
+    layout = reader.layout(value)
+    merges_positions = _last_axis_is_flattened(layout)
+    wanted = layer.in_features
+    if merges_positions:
+        reader.require_flat(layout, wanted, f"{call.who} takes {wanted} features")
+        index = reader.add(Flatten(wanted), (reader.settle(value),), call.path)
+    else:
+        reader.require_channels(value, wanted, f"{call.who} takes {wanted} features")
+        index = reader.settle(value)
+    index = reader.add(Linear(wanted, layer.out_features, **_parameters(layer)), (index,), call.path)
+    axes = (*layout.axes[:-1], (CHANNEL,))
+    return Value(index, Layout(axes, () if merges_positions else layout.sizes, layer.out_features))
+
+
+def _last_axis_is_flattened(layout: Layout) -> bool:
+    """Whether the last axis holds channels and all positions; an error where it does not hold all channels."""
+    last = layout.axes[-1]
+    if CHANNEL not in last:
+        raise LayoutError(f"acts on the last axis of {layout}, which does not hold the channels; {_FLAT_REMEDY}")
+    if last == (CHANNEL,):
+        return False
+    if any(label not in last for label, size in enumerate(layout.sizes) if size != 1):
+        raise LayoutError(f"acts on the last axis of {layout}, which holds a part of the positions; {_FLAT_REMEDY}")
+    return True
+
+
+# ---- convolutions ------------------------------------------------------------------------------------------------
+
+
+def _convolution(reader: Reader, call: Call, layer: _ConvNd) -> Value:
+    if layer.padding_mode not in ("zeros", "circular"):
+        raise UnsupportedLayer(
+            f"{call.who} has padding_mode={layer.padding_mode!r}, which has no rule; use 'zeros' or 'circular'"
+        )
+    n_axes = len(layer.kernel_size)
+    value, layout = reader.image(call, n_axes)
+    reader.require_channels(value, layer.in_channels, f"{call.who} takes {layer.in_channels} channels")
+    axes, layout = reader.windows(call, layout, _conv_axes(layer, call.who), ConvAxis(1))
+    spec = Conv(layer.in_channels, layer.out_channels, axes, layer.groups, **_parameters(layer))
+    index = reader.add(spec, (reader.settle(value),), call.path)
+    return Value(index, replace(layout, channels=layer.out_channels))
+
+
+def _conv_axes(layer: _ConvNd, who: str) -> list[ConvAxis]:
+    paddings = [p for p in layer.padding if isinstance(p, int)]
+    if min(*layer.kernel_size, *layer.stride, *layer.dilation) < 1 or min(paddings, default=0) < 0:
+        raise InvalidInput(
+            f"{who} has kernel_size={layer.kernel_size}, stride={layer.stride}, dilation={layer.dilation}, "
+            f"padding={layer.padding}; give whole numbers from 1, and a padding from 0"
+        )
+    axes: list[ConvAxis] = []
+    for i, kernel in enumerate(layer.kernel_size):
+        dilation = layer.dilation[i] if kernel > 1 else 1
+        if layer.padding == "same":  # of an odd sum torch puts the larger half behind
+            total = dilation * (kernel - 1)
+            before, after = total // 2, total - total // 2
+        else:
+            before = after = 0 if layer.padding == "valid" else int(layer.padding[i])
+        circular = layer.padding_mode == "circular" and before + after > 0
+        axes.append(ConvAxis(kernel, layer.stride[i], dilation, before, after, circular))
+    return axes
+
+
+# ---- layers that do nothing at evaluation ------------------------------------------------------------------------
+
+
+def read_identity(reader: Reader, call: Call) -> View:
+    """nn.Identity."""
+    return View(call.x)
+
+
+def read_dropout(reader: Reader, call: Call) -> View:
+    """Dropout in eval mode."""
+    module: Any = call.module
+    return _dropout(call, module.p, module.training)
+
+
+def read_dropout_function(reader: Reader, call: Call) -> View:
+    """F.dropout and its like."""
+    # torch.nn.functional's two-dimensional ones default to training as well
+    default = {"p": 0.5, "training": True, "inplace": False}
+    rate, training, _ = call.bind(**default)
+    return _dropout(call, float(rate), bool(training))
+
+
+def _dropout(call: Call, rate: float, training: bool) -> View:
+    if training and rate > 0:
+        name = "Dropout at " if call.module is None else ""
+        raise UnsupportedLayer(f"{name}{call.who} is in training mode, which has no rule; call model.eval()")
+    return View(call.x)
+
+
+MODULES = {
+    nn.Identity: read_identity,
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout), read_dropout),
+    nn.FeatureAlphaDropout: read_dropout,
+}
+CALLS = dict.fromkeys(
+    (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout),
+    read_dropout_function,
+)

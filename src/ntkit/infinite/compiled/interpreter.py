@@ -1,0 +1,161 @@
+"""The compiled engine's face: exact kernels of CPU tensors in float32 or float64, on all cores."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntkit.infinite import dual as duals
+from ntkit.infinite import program as ops
+from ntkit.infinite.compiled.duals import loop_source, strip_loop
+from ntkit.infinite.compiled.pairs import Block, Pairs
+from ntkit.infinite.compiled.spatial import Spatial
+from ntkit.infinite.compiled.states import StateBuilder, States
+from ntkit.infinite.dual import ClosedForm
+from ntkit.infinite.placement import Placement
+
+_STATE_BYTES = 256 * 2**20  # of the samples of one side
+_VECTORS_AT_ONCE, _IMAGES_AT_ONCE = 1000, 1024  # rows and columns of a block; blocks of a matrix product stay in cache
+
+OnTile = Callable[[slice, slice], None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A matrix for each output, (n, m); no matrices where a kernel is not wanted."""
+
+    nngp: list[np.ndarray]
+    ntk: list[np.ndarray]
+
+    def part(self, rows: slice, columns: slice) -> Results:
+        """The same, of some rows and columns."""
+        return Results([r[rows, columns] for r in self.nngp], [r[rows, columns] for r in self.ntk])
+
+
+class CompiledInterpreter:
+    """Runs one placed program.
+
+    Args:
+        placement: program and sizes.
+        dtype: of the arithmetic, where all activations allow it; sums over positions and the states of samples are
+            float64 in any case.
+        with_ntk: whether the tangent kernel is wanted.
+        tolerance: relative accuracy of duals found by quadrature; such duals have no compiled form.
+    """
+
+    def __init__(self, placement: Placement, dtype: np.dtype, with_ntk: bool, tolerance: float):
+        self.placement = placement
+        self.duals: dict[int, ClosedForm] = {}
+        for i, op in enumerate(placement.program.instructions):
+            if isinstance(op, ops.Dual):
+                dual = duals.dual(op.activation, tolerance)
+                if not isinstance(dual, ClosedForm):
+                    raise TypeError(f"{op.activation.name} has no compiled form")
+                self.duals[i] = dual
+        if not all(dual.safe_in_single for dual in self.duals.values()):
+            dtype = np.dtype(np.float64)
+        self.spatial: Spatial | None = None
+        if any(placement.positions(i) > 1 for i in range(len(placement.program.instructions))):
+            self.spatial = Spatial(placement, self.duals, dtype, with_ntk, self._address)
+        self.pairs = Pairs(placement, dtype, with_ntk, self._address)
+        self.states = (
+            self.spatial.states if self.spatial is not None else StateBuilder(placement, self.duals, None).build
+        )
+
+    def _address(self, register: int, derivative: bool, dtype: str) -> int:
+        return strip_loop(loop_source(self.duals[register], derivative), dtype).address
+
+    def matrix(self, x1: np.ndarray, x2: np.ndarray | None, results: Results, on_tile: OnTile | None) -> None:
+        """Fills `results`.
+
+        Args:
+            x1: samples (n, *sample).
+            x2: samples (m, *sample); None for x1 with itself, and then half of the pairs are computed.
+            results: to fill.
+            on_tile: called with rows and columns of every part that is complete.
+        """
+        size = self._samples_at_once(x1)
+        symmetric = x2 is None
+        one, two = self._parts(x1, size), [] if x2 is None else self._parts(x2, size)
+        for rows, left_of in one:
+            left = left_of()
+            for columns, right_of in one if symmetric else two:
+                if symmetric and columns.start < rows.start:
+                    continue
+                same = symmetric and columns.start == rows.start
+                self._block(left, left if same else right_of(), same, results.part(rows, columns))
+                if symmetric and not same:
+                    for result in (*results.nngp, *results.ntk):
+                        result[columns, rows] = result[rows, columns].T
+                if on_tile is not None:
+                    on_tile(rows, columns)
+                    if symmetric and not same:
+                        on_tile(columns, rows)
+
+    def _parts(self, x: np.ndarray, size: int) -> list[tuple[slice, Callable[[], States]]]:
+        """Parts of the samples, each with the function that gives its states: kept where they fit, else made anew."""
+        found: list[tuple[slice, Callable[[], States]]] = []
+        for part in _parts(len(x), size):
+            make = functools.partial(self.states, x[part])
+            fits = self._state_bytes(x) * len(x) <= _STATE_BYTES
+            found.append((part, functools.lru_cache(maxsize=1)(make) if fits else make))
+        return found
+
+    def _state_bytes(self, x: np.ndarray) -> int:
+        """Bytes that are kept of a sample."""
+        width = self.pairs.planes.width + x[0].size
+        if self.spatial is not None:
+            width += 3 * self.spatial.main.schedule.planes.width
+            if self.spatial.near is not None:
+                width += self.spatial.near.schedule.planes.width
+        return 8 * width
+
+    def _samples_at_once(self, x: np.ndarray) -> int:
+        most = _VECTORS_AT_ONCE if self.spatial is None else _IMAGES_AT_ONCE
+        return max(16, min(most, _STATE_BYTES // self._state_bytes(x)))
+
+    def _block(self, left: States, right: States, same: bool, results: Results) -> None:
+        n, m = len(left), len(right)
+        roots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        if self.spatial is not None:
+            i, j = self.spatial.pairs(n, m, same)
+            for register, (d, t) in self.spatial.totals(left, right, (i, j)).items():
+                full = np.zeros((2, n, m))
+                full[0, i, j], full[1, i, j] = d, t
+                roots[register] = full[0], full[1]
+        self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk))
+
+    def diagonal(self, x: np.ndarray) -> Results:
+        """Both kernels of every sample with itself, (outputs, n)."""
+        outputs = range(len(self.placement.program.outputs))
+        results = Results(*([np.empty(len(x)) for _ in outputs] for _ in range(2)))
+        for rows in _parts(len(x), min(64, self._samples_at_once(x))):
+            states = self.states(x[rows])
+            n = len(states)
+            roots = {}
+            if self.spatial is not None:
+                same = np.arange(n)
+                found = self.spatial.totals(states, states, (same, same))
+                roots = {register: (np.diag(d), np.diag(t)) for register, (d, t) in found.items()}
+            square = Results(*([np.empty((n, n)) for _ in outputs] for _ in range(2)))
+            self.pairs.run(Block(states, states, roots, True, square.nngp, square.ntk))
+            for k in outputs:
+                results.nngp[k][rows], results.ntk[k][rows] = square.nngp[k].diagonal(), square.ntk[k].diagonal()
+        return results
+
+
+@functools.lru_cache(maxsize=32)
+def interpreter_of(placement: Placement, dtype: str, with_ntk: bool, tolerance: float) -> CompiledInterpreter:
+    """The interpreter of a placed program, made once: it holds tables only, so calls may share it."""
+    return CompiledInterpreter(placement, np.dtype(dtype), with_ntk, tolerance)
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    """Parts of n samples of nearly equal sizes, none larger than `size`."""
+    count = -(-n // size)
+    edges = [n * k // count for k in range(count + 1)]
+    return (slice(a, b) for a, b in itertools.pairwise(edges))

@@ -1,0 +1,156 @@
+"""Pooling in the compiled engine: from summed distances to distances of pooled values.
+
+D'[P, P'] = Σ W[P, p] W[P', p'] D[p, p'] − r[P] − r'[P'] + (A[P] − A[P']) (m[P] − m'[P'])
+
+with each side's spread r, m = W q and A = W 1 (states.py). For near-equal samples this cancels, so the entries that
+feed equal positions are computed in float64 (the *near* schedule) and put into float32's tensors. Where no activation
+comes later, only covariances matter; there q' = A m and r = 0 stand for the same covariance, and nothing cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkit.architecture.windows import OUTSIDE
+from ntkit.infinite import program as ops
+from ntkit.infinite.compiled import machine
+from ntkit.infinite.compiled.frames import product_of_axes, triple
+from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.threads import run_jobs
+from ntkit.infinite.placement import Grid, Placement
+from ntkit.infinite.program import Program
+
+if TYPE_CHECKING:
+    from ntkit.infinite.compiled.runner import Group
+    from ntkit.infinite.compiled.schedule import Schedule
+    from ntkit.infinite.compiled.stage import Stage
+
+
+def feeding_activations(program: Program) -> set[int]:
+    """Registers that an activation reads, directly or through others."""
+    found: set[int] = set()
+    for i in range(len(program.instructions) - 1, -1, -1):
+        op = program.instructions[i]
+        if isinstance(op, ops.Dual) or i in found:
+            found.update(op.sources)
+    return found
+
+
+def spread_pools(placement: Placement) -> list[int]:
+    """Pooled registers whose second moment an activation needs."""
+    feeding = feeding_activations(placement.program)
+    pools = [i for i, op in enumerate(placement.program.instructions) if isinstance(op, ops.Pool) and i in feeding]
+    return [i for i in pools if placement.positions(placement.program.instructions[i].sources[0]) > 1]
+
+
+def sums_of_weights(op: ops.Pool, grid: Grid) -> np.ndarray:
+    """A[P], by position."""
+    return op.factor * product_of_axes([axis.matrix(n).sum(1) for axis, n in zip(op.axes, grid, strict=True)])
+
+
+def pooled(op: ops.Pool, values: np.ndarray, grid: Grid) -> np.ndarray:
+    """W applied to (samples, positions)."""
+    result = values.reshape(len(values), *grid)
+    for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
+        result = np.moveaxis(np.tensordot(result, axis.matrix(n), axes=(k + 1, 1)), -1, k + 1)
+    return op.factor * result.reshape(len(values), -1)
+
+
+def windowed(op: ops.Window, values: np.ndarray, grid: Grid) -> np.ndarray:
+    """The mean over taps of (samples, positions), zero outside."""
+    result = values.reshape(len(values), *grid)
+    for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
+        first, *others = axis.taps(n).T
+        total = _tap(result, first, k + 1)
+        for tap in others:
+            total += _tap(result, tap, k + 1)
+        result = total
+    return result.reshape(len(values), -1) / op.taps
+
+
+def _tap(values: np.ndarray, tap: np.ndarray, axis: int) -> np.ndarray:
+    """What one tap of a window reads along an axis."""
+    inside = tap != OUTSIDE
+    taken = values.take(np.where(inside, tap, 0), axis=axis)
+    if not inside.all():
+        shape = [1] * values.ndim
+        shape[axis] = len(tap)
+        taken *= inside.reshape(shape)
+    return taken
+
+
+def self_distances(tensor: np.ndarray, place: int, positions: int) -> np.ndarray:
+    """Summed D of equal positions, (samples, positions), from tensors (tiles, numbers) of samples with themselves."""
+    rows = place + np.arange(positions) * (positions + 1)
+    lanes = tensor.reshape(len(tensor), -1, LANES)[:, rows]
+    return lanes.transpose(0, 2, 1).reshape(-1, positions)
+
+
+def mask_of_three(grid: Grid, offsets: tuple[np.ndarray, ...] | None) -> np.ndarray:
+    """Needed offsets as three rows of equal length, False where there is no need."""
+    sizes = triple(grid)
+    mask = np.zeros((3, 2 * max(sizes) - 1), dtype=np.bool_)
+    if offsets is None:
+        return mask
+    full = [np.ones(1, dtype=bool)] * (3 - len(grid)) + list(offsets)
+    for row, axis in zip(mask, full, strict=True):
+        row[: len(axis)] = axis
+    return mask
+
+
+def finish_stage(
+    stage: Stage,
+    schedule: Schedule,
+    group: Group,
+    left: np.ndarray,
+    right: np.ndarray,
+    exact: tuple[Schedule, Group] | None,
+) -> None:
+    """Turns the sums that a stage has written into distances of pooled values.
+
+    Args:
+        stage: whose tensors to finish.
+        schedule: of the stage.
+        group: the tiles.
+        left: states of the left samples.
+        right: states of the right samples.
+        exact: schedule and finished group of the near pairs in float64, where there is one.
+    """
+    for target in dict.fromkeys(stage.writes):
+        if schedule.is_pool(target):
+            columns = [(kind, schedule.planes.columns.get((kind, target))) for kind in ("spread", "sum")]
+            if exact is not None or any(column is not None for _, column in columns):
+                _finish(target, columns, schedule, group, left, right, exact)
+
+
+def _finish(target, columns, schedule, group, left, right, exact) -> None:
+    placement = schedule.placement
+    op, positions, grid = schedule.instructions[target], placement.positions(target), placement.grids[target]
+    totals = sums_of_weights(op, placement.grids[op.sources[0]])
+    planes = []  # of the left spread, the right spread, the left sum, the right sum
+    for _, column in columns:
+        for states in (left, right):
+            width = slice(column, column + positions) if column is not None else slice(0, 0)
+            held = states[:, width] if column is not None else np.zeros((len(states), positions), states.dtype)
+            planes.append(np.ascontiguousarray(held))
+    near, other, place = mask_of_three(grid, None), group.tensors.astype(np.float64)[:, :0], 0
+    if exact is not None and target in exact[0].tensors:
+        near, other, place = mask_of_three(grid, exact[0].needs[target]), exact[1].tensors, exact[0].tensors[target]
+
+    def worker() -> Callable[[int], None]:
+        work = np.zeros(4 * positions * LANES, dtype=group.tensors.dtype)
+
+        def finish(tile: int) -> None:
+            for k, plane in enumerate(planes):
+                machine.gather_planes(work, k * positions, plane, (group.left, group.right)[k % 2][tile])
+            machine.finish_pool(
+                work, 0, positions, 2 * positions, 3 * positions, totals, group.tensors[tile],
+                schedule.tensors[target], np.array(triple(grid)), other[tile], place, near,
+            )  # fmt: skip
+
+        return finish
+
+    run_jobs(range(len(group.left)), worker)

@@ -1,0 +1,120 @@
+"""From samples with positions to the totals that vectors begin with: states, near pairs in float64, and all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
+from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
+from ntkit.infinite.compiled.schedule import Schedule
+from ntkit.infinite.compiled.stage import Stage
+from ntkit.infinite.compiled.states import StateBuilder, States
+from ntkit.infinite.dual import ClosedForm
+from ntkit.infinite.placement import Offsets, Placement, only_offset_zero
+
+AddressOf = Callable[[int, bool, str], int]  # (register of a dual, with derivative, dtype) -> address of its loop
+
+
+class Spatial:
+    """The part of a placed program that has positions.
+
+    Args:
+        placement: program and sizes.
+        duals: register -> its dual.
+        dtype: of the arithmetic for most pairs of positions.
+        with_ntk: whether the tangent kernel is wanted.
+        address_of: where the loops of duals are compiled.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        duals: Mapping[int, ClosedForm],
+        dtype: np.dtype,
+        with_ntk: bool,
+        address_of: AddressOf,
+    ):
+        self.placement = placement
+        self.main = self._runner(self._totals(), dtype, with_ntk, address_of)
+        pools = spread_pools(placement)
+        self.near: Runner | None = None
+        if pools:
+            targets = {i: only_offset_zero(placement.grids[i]) for i in pools}
+            self.near = self._runner(targets, np.dtype(np.float64), False, address_of)
+        self.exact_pairs = self.near is not None and np.dtype(dtype) == np.float32
+        self.builder = StateBuilder(placement, duals, self.near)
+
+    def _totals(self) -> dict[int, Offsets]:
+        """Vectors that read a register with positions, and are needed."""
+        found = {}
+        for i, op in enumerate(self.placement.program.instructions):
+            if self.placement.positions(i) == 1 and any(self.placement.positions(s) > 1 for s in op.sources):
+                found[i] = only_offset_zero(self.placement.grids[i])
+        return found
+
+    def _runner(self, targets: Mapping[int, Offsets], dtype: np.dtype, with_ntk: bool, address_of: AddressOf) -> Runner:
+        schedule = Schedule(self.placement, targets, with_ntk)
+        return Runner(schedule, dtype, lambda register, slope: address_of(register, slope, np.dtype(dtype).name))
+
+    def pairs(self, n: int, m: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the samples of all pairs that are to be computed, in an order that suits the machine.
+
+        Where the work of a tile is small, one left sample stands beside `LANES` right ones in a row, so that what is
+        known of them need not be put side by side anew; some pairs then come twice.
+        """
+        if not self.main.is_diagonal:
+            left, right = np.triu_indices(n) if symmetric else np.indices((n, m)).reshape(2, -1)
+            return left, right
+        rows_of, columns_of = [], []
+        for first in range(0, m, LANES):
+            columns = np.minimum(np.arange(first, first + LANES), m - 1)
+            rows = np.arange(min(n, columns[-1] + 1) if symmetric else n)
+            rows_of.append(np.repeat(rows, LANES))
+            columns_of.append(np.tile(columns, len(rows)))
+        return np.concatenate(rows_of), np.concatenate(columns_of)
+
+    def states(self, x: np.ndarray) -> States:
+        """What is known of each sample."""
+        return self.builder.build(x)
+
+    def totals(
+        self, left: States, right: States, pairs: tuple[np.ndarray, np.ndarray]
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """register -> (D, T), each (pairs,), of every vector that reads a register with positions."""
+        planes, dtype = self.main.schedule.planes, self.main.dtype
+        sides = left.packed(planes, dtype), right.packed(planes, dtype)
+        exact_totals: list[np.ndarray] = []
+
+        def around(group: Group) -> AfterStage:
+            exact = self._exact(group, left, right) if self.exact_pairs else None
+            if exact is not None:
+                exact_totals.append(exact[1].totals)
+
+            def after_stage(stage: Stage) -> None:
+                finish_stage(stage, self.main.schedule, group, *sides, exact)
+
+            return after_stage
+
+        sums = self.main.run(*sides, pairs, around)
+        found = {register: (sums[k, 0], sums[k, 1]) for k, register in enumerate(self.main.schedule.totals)}
+        if self.near is not None:
+            exact_sums = np.concatenate(exact_totals)[:, :, 0] if exact_totals else None
+            for k, register in enumerate(self.near.schedule.totals):
+                d, t = found[register]
+                if exact_sums is not None:
+                    d = exact_sums[:, k].ravel()[: len(pairs[0])]
+                spread = left.spreads[register][pairs[0], 0] + right.spreads[register][pairs[1], 0]
+                found[register] = np.maximum(d - spread, 0.0), t
+        return found
+
+    def _exact(self, group: Group, left: States, right: States) -> tuple[Schedule, Group]:
+        """Near pairs of positions of a group's tiles, in float64."""
+        assert self.near is not None
+        schedule = self.near.schedule
+        sides = left.packed(schedule.planes, np.dtype(np.float64)), right.packed(schedule.planes, np.dtype(np.float64))
+        exact = self.near.new_group(group.left, group.right)
+        self.near.run_group(exact, *sides, lambda stage: finish_stage(stage, schedule, exact, *sides, None))
+        return schedule, exact

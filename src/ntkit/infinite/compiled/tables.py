@@ -1,0 +1,111 @@
+"""The machine's tables of one stage, written entry by entry; their columns stand in machine.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ntkit.infinite import program as ops
+from ntkit.infinite.compiled.frames import Frame, triple
+from ntkit.infinite.placement import Grid
+
+
+@dataclass
+class Tables:
+    """Operations, passes, levels, convolutions and pools of a stage.
+
+    Args:
+        largest: positions of the stage's largest grid.
+    """
+
+    largest: int
+    ops: list[list[int]] = field(default_factory=list)
+    numbers: list[list[float]] = field(default_factory=list)
+    passes: list[list[int]] = field(default_factory=list)
+    levels: list[list[int]] = field(default_factory=list)
+    convs: list[list[int]] = field(default_factory=list)
+    taps: list[np.ndarray] = field(default_factory=list)
+    pools: list[list[int]] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    integers: int = 0  # room for coordinates and taps of one slice
+    _known: dict[tuple, int] = field(default_factory=dict)
+
+    def operation(
+        self,
+        code: int,
+        a: int = 0,
+        b: int = 0,
+        *,
+        t_in: bool = False,
+        t_out: bool = False,
+        c: int = 0,
+        count: int = 0,
+        numbers: tuple[float, ...] = (),
+    ) -> None:
+        """One more operation of the present pass."""
+        self.ops.append([code, a, b, int(t_in), int(t_out), c, count])
+        self.numbers.append([*numbers, *[0.0] * (4 - len(numbers))])
+
+    def level(self, grid: Grid, frame: Frame) -> int:
+        """Number of the level of a grid with a frame's factor."""
+        three = triple(grid)
+        key = ("level", three, frame.factor, frame.modular)
+        if key not in self._known:
+            positions = int(np.prod(three))
+            self._known[key] = len(self.levels)
+            self.levels.append([*three, *frame.factor, int(frame.modular), positions, self.integers])
+            self.integers += 2 * positions
+        return self._known[key]
+
+    def convolution(self, op: ops.Window, level_in: int, level_out: int, grid: Grid, out: Grid) -> int:
+        """Number of the convolution from one level to another."""
+        key = ("convolution", op.axes, level_in, level_out)
+        if key not in self._known:
+            per_axis = [np.zeros((1, 1), dtype=np.int64)] * (3 - len(grid))
+            per_axis += [axis.taps(n) for axis, n in zip(op.axes, grid, strict=True)]
+            places = [self._add_taps(taps) for taps in per_axis]
+            room = int(np.prod(out)) * op.taps
+            kernels = triple(tuple(axis.kernel for axis in op.axes))
+            # rows 1 … largest of a slice are its own, its rim lies behind
+            self.convs.append(
+                [level_in, level_out, *kernels, *places, self.integers, self.integers + room, self.largest]
+            )
+            self.integers += room + 1 + 4 * int(np.prod(grid))
+            self._known[key] = len(self.convs) - 1
+        return self._known[key]
+
+    def flat_taps(self, op: ops.Window, grid: Grid) -> int:
+        """Where the table begins that holds, for each output position, the position of every tap."""
+        flat = np.zeros((1, 1), dtype=np.int64)
+        for axis, n in zip(op.axes, grid, strict=True):
+            both = flat[:, None, :, None] * n + axis.taps(n)[None, :, None, :]
+            flat = both.reshape(both.shape[0] * both.shape[1], -1)
+        return self._add_taps(flat)
+
+    def _add_taps(self, taps: np.ndarray) -> int:
+        place = sum(map(len, self.taps))
+        self.taps.append(taps.ravel())
+        return place
+
+    def pool(self, op: ops.Pool | None, grid: Grid, out: Grid) -> int:
+        """Number of the pooling layer from one grid to another; None keeps every position."""
+        matrices = [np.eye(n) for n in grid]
+        if op is not None:
+            matrices = [axis.matrix(n) for axis, n in zip(op.axes, grid, strict=True)]
+        matrices = [np.eye(1)] * (3 - len(grid)) + matrices
+        matrices[0] = matrices[0] * (1.0 if op is None else op.factor)
+        three = triple(out)
+        self.pools.append([*map(self._readers, matrices), three[1], three[2], int(np.prod(out)), 0])
+        return len(self.pools) - 1
+
+    def _readers(self, matrix: np.ndarray) -> int:
+        """Where the table begins that says which outputs read a position, and with which weights."""
+        start = len(self.windows)
+        readers = [np.flatnonzero(column) for column in matrix.T]
+        ends = np.cumsum([0, *map(len, readers)]) + start + len(readers) + 1
+        self.windows += [*ends.tolist(), *np.concatenate(readers).tolist()]
+        weights = np.concatenate([matrix[r, p] for p, r in enumerate(readers)])
+        self.shares += [0.0] * len(ends) + weights.tolist()
+        return start

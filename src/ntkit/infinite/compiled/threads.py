@@ -1,0 +1,135 @@
+"""Jobs shared out over threads, without a pool: each call starts its own helpers and waits for them.
+
+So calls from several threads at once do not meet, a forked process has nothing left over from its parent, and
+numba's own thread pools (of which one is not safe for several callers and another not after a fork) stay unused. A call
+adds helpers only as far as other calls and their helpers leave cores to use; where they leave none it works alone. So
+there are never more helpers than cores. A forked child works with one thread until it sets another number itself with
+`torch.set_num_threads`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+
+
+class _Workers:
+    """How many threads are at work in all calls of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.busy = 0
+
+    def begin(self, helpers: int) -> int:
+        """Counts in the calling thread and as many helpers as there are cores for, at most `helpers`; how many."""
+        with self.lock:
+            granted = max(0, min(helpers, available() - 1 - self.busy))
+            self.busy += 1 + granted
+            return granted
+
+    def end(self, helpers: int) -> None:
+        """Counts the calling thread and its helpers out."""
+        with self.lock:
+            self.busy -= 1 + helpers
+
+
+_workers = _Workers()
+
+
+def _after_fork() -> None:
+    """In a forked child the parent's threads do not exist: neither helpers, nor those that torch would wait for."""
+    global _workers
+    _workers = _Workers()
+    torch.set_num_threads(1)  # with more, torch hangs where its parent has used OpenMP's threads
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def available() -> int:
+    """Threads that may be used: torch's setting, within the cores that this process may run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), cores))
+
+
+class _Helper(threading.Thread):
+    """A thread of one call."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name="ntkit helper", daemon=True)
+        self.work, self.begun, self.finished = work, False, threading.Event()
+
+    def run(self) -> None:
+        """Does the work and says so."""
+        self.begun = True
+        try:
+            self.work()
+        finally:
+            self.finished.set()
+
+    def wait(self) -> None:
+        """Returns when it has ended, or never began; up to Python 3.12 `join`, once interrupted, takes it for ended."""
+        while not self.finished.wait(0.1) and self.begun:
+            pass
+        if self.begun:
+            self.join()
+
+
+def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -> None:
+    """Runs every job once; when it returns or raises, no thread of it is left.
+
+    Args:
+        jobs: in the order in which they are begun.
+        worker: called once in each thread; gives the function that does a job (with the thread's own workspace).
+
+    Raises:
+        BaseException: the first error of any job, or an interruption; jobs not yet begun are then left out.
+    """
+    counter, errors = itertools.count(), []
+
+    def work() -> None:
+        try:
+            run = worker()
+            while not errors and (k := next(counter)) < len(jobs):
+                run(jobs[k])
+        except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
+            errors.append(error)
+
+    workers = _workers  # of this process, also if it forks meanwhile
+    helpers: list[_Helper] = []
+    granted = workers.begin(len(jobs) - 1)
+    try:
+        helpers += [_Helper(work) for _ in range(granted)]
+        _start(helpers)
+        work()
+        _wait(helpers)
+    except BaseException as error:  # an interruption between jobs
+        errors.append(error)  # which ends the helpers
+        _wait(helpers)
+        raise
+    finally:
+        workers.end(granted)
+    if errors:
+        raise errors[0]
+
+
+def _start(helpers: list[_Helper]) -> None:
+    for k, helper in enumerate(helpers):
+        try:
+            helper.start()
+        except RuntimeError:  # the system gives no more threads: the others do the work
+            del helpers[k:]
+            return
+
+
+def _wait(helpers: list[_Helper]) -> None:
+    for helper in helpers:
+        helper.wait()

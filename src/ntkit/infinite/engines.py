@@ -1,0 +1,52 @@
+"""Which engine computes a kernel: the one place that chooses.
+
+"numba" is the compiled engine: CPU, all cores, float32 or float64. "torch" runs on any device and gives gradients with
+respect to the inputs, in float64. "auto" takes numba wherever it can.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from ntkit.errors import InvalidInput
+from ntkit.infinite import dual as duals
+from ntkit.infinite import program as ops
+from ntkit.infinite.placement import Placement
+
+Engine = Literal["auto", "numba", "torch"]
+
+
+def chosen(engine: str, placement: Placement, tolerance: float, *data: torch.Tensor) -> Literal["numba", "torch"]:
+    """The engine to use for a placed program on these data.
+
+    Raises:
+        InvalidInput: no such engine, or the one asked for cannot compute this.
+    """
+    if engine not in ("auto", "numba", "torch"):
+        raise InvalidInput(f'engine must be "auto", "numba" or "torch", got {engine!r}')
+    if engine == "torch":
+        return "torch"
+    obstacle = _obstacle(placement, tolerance, data)
+    if obstacle is None:
+        return "numba"
+    if engine == "numba":
+        raise InvalidInput(f'engine="numba" cannot compute this kernel: {obstacle}; use engine="torch" or "auto"')
+    return "torch"
+
+
+def _obstacle(placement: Placement, tolerance: float, data: tuple[torch.Tensor, ...]) -> str | None:
+    """Why the compiled engine cannot compute a kernel; None where it can."""
+    for x in data:
+        if x.requires_grad:
+            return "the input requires grad"
+        if x.device.type != "cpu":
+            return f"the input is on {x.device}"
+    for i, op in enumerate(placement.program.instructions):
+        if isinstance(op, ops.Dual) and not isinstance(duals.dual(op.activation, tolerance), duals.ClosedForm):
+            return f"the dual of {op.activation.name} at '{op.path}' is found by quadrature"
+        moves = isinstance(op, (ops.Window, ops.Pool))
+        if moves and placement.positions(op.source) == 1 and placement.positions(i) > 1:
+            return "a layer makes several positions of one"
+    return None

@@ -1,0 +1,183 @@
+"""From samples to kernel matrices: places the program on their shape, lets an engine run it, hands results out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkit._arrays import like
+from ntkit._memory import require_bytes
+from ntkit.architecture import Network, sizes_of
+from ntkit.errors import InvalidInput
+from ntkit.infinite import dual as duals
+from ntkit.infinite import inputs
+from ntkit.infinite.engines import chosen
+from ntkit.infinite.placement import Placement
+from ntkit.infinite.plan import Plan, covariances, entries_per_pair
+from ntkit.infinite.program import Dual
+from ntkit.infinite.torch_interpreter import TorchInterpreter
+
+if TYPE_CHECKING:
+    from ntkit.infinite.kernel import InfiniteKernel
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The two kernels of one network on the same pairs.
+
+    Args:
+        nngp: covariance of the outputs at initialisation, (n, m).
+        ntk: tangent kernel, (n, m).
+    """
+
+    nngp: Any
+    ntk: Any
+
+
+def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], given: inputs.Request) -> list[Kernels]:
+    """The kernels of every output; what is not wanted is None."""
+    one = inputs.samples(kernel.network, x1, "x1")
+    two = None
+    if x2 is not None:
+        two = inputs.samples(kernel.network, x2, "x2")
+        inputs.check_same_kind(x1, x2, one, two)
+    placement = _placed(kernel, tuple(one.shape[1:]))
+    engine = chosen(given.engine, placement, kernel.tolerance, one, *([] if two is None else [two]))
+    shape = (len(one), len(one if two is None else two))
+    dtype = given.dtype(one)
+    outputs = len(kernel.program.outputs)
+    targets = _targets(kernel.network, given, wanted, shape, dtype, x1)
+    item = torch.finfo(dtype).bits // 8 if engine == "numba" else 8
+    in_place = bool(targets) and engine == "numba"  # torch computes in memory of its own, and copies
+    require_bytes(
+        0 if in_place else item * shape[0] * shape[1] * len(wanted) * outputs,
+        f"a kernel of {shape[0]} x {shape[1]} samples",
+        "use fewer samples, write into a memory-mapped array with out=, or compute it in blocks "
+        "kernel.ntk(x1[i:j], x2)",
+    )
+    run = _compiled if engine == "numba" else _with_torch
+    results = run(kernel, placement, one, two, wanted, dtype, targets, given)
+    if targets:
+        return [Kernels(*(targets[k].get(kind) for kind in ("nngp", "ntk"))) for k in range(outputs)]
+    return [Kernels(*(None if r is None else like(r, x1) for r in pair)) for pair in results]
+
+
+def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kernels]:
+    """Both kernels of every sample with itself, for every output."""
+    samples = inputs.samples(kernel.network, x, "x")
+    placement = _placed(kernel, tuple(samples.shape[1:]))
+    dtype = given.dtype(samples)
+    if chosen(given.engine, placement, kernel.tolerance, samples) == "numba":
+        interpreter = _compiled_interpreter(kernel, placement, samples.dtype, True)
+        found = interpreter.diagonal(_as_numpy(samples))
+        pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
+    else:
+        interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
+        pairs = interpreter.diagonal(samples.double(), True, True)
+    return [Kernels(*(like(k.to(dtype), x) for k in pair if k is not None)) for pair in pairs]
+
+
+def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Plan:
+    """What a kernel of these shapes costs."""
+    for given, name in ((shape, "shape"), (shape if shape2 is None else shape2, "shape2")):
+        inputs.check_shape_argument(given, name)
+        sizes_of(kernel.network, given, name)
+    placement = _placed(kernel, shape[1:])
+    name = chosen(engine, placement, kernel.tolerance)
+    n, m = shape[0], (shape if shape2 is None else shape2)[0]
+    pairs = n * (n + 1) // 2 if shape2 is None else n * m
+    how = tuple(
+        (op.path, f"{op.activation.name}, {type(duals.dual(op.activation, kernel.tolerance)).__name__}")
+        for op in kernel.program.instructions
+        if isinstance(op, Dual)
+    )
+    state = 8 * (n + m) * sum(placement.positions(i) for i in range(len(placement.grids)))
+    memory = 8 * n * m * 2 * len(kernel.program.outputs) + state
+    described = "numba, all cores, in the inputs' precision" if name == "numba" else "torch, float64"
+    return Plan(
+        n, m, shape2 is None, covariances(placement), pairs * entries_per_pair(placement), memory, described, how
+    )
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------
+
+
+def _placed(kernel: InfiniteKernel, sample: tuple[int, ...]) -> Placement:
+    placement = Placement(kernel.program, sample)
+    placement.check_outputs(kernel.network.output_paths)
+    return placement
+
+
+def _targets(
+    network: Network,
+    given: inputs.Request,
+    wanted: tuple[str, ...],
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    x1: Any,
+) -> list[dict[str, Any]]:
+    """{kind: array} of each output to write into; empty where none was given."""
+    if given.out is None:
+        return []
+    found = []
+    for out in inputs.in_order(network, given.out):
+        if len(wanted) > 1 and not isinstance(out, Kernels):
+            raise InvalidInput(f"out must be ntkit.infinite.Kernels(nngp, ntk) of arrays, got {type(out).__name__}")
+        arrays = {kind: getattr(out, kind) if isinstance(out, Kernels) else out for kind in wanted}
+        found.append({kind: inputs.target(a, f"out ({kind})", shape, dtype, x1) for kind, a in arrays.items()})
+    return found
+
+
+def _as_numpy(x: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x.detach().numpy())
+
+
+def _compiled_interpreter(kernel: InfiniteKernel, placement: Placement, dtype: torch.dtype, with_ntk: bool) -> Any:
+    from ntkit.infinite.compiled.interpreter import interpreter_of  # numba is loaded where it is used
+
+    name = "float32" if dtype == torch.float32 else "float64"
+    return interpreter_of(placement, name, with_ntk, kernel.tolerance)
+
+
+def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> list[tuple[Tensor | None, Tensor | None]]:
+    from ntkit.infinite.compiled.interpreter import Results
+
+    interpreter = _compiled_interpreter(kernel, placement, one.dtype, "ntk" in wanted)
+    outputs, n, m = len(kernel.program.outputs), len(one), len(one if two is None else two)
+    number = np.float32 if dtype == torch.float32 else np.float64
+    held = {}
+    for kind in ("nngp", "ntk"):
+        if targets:
+            arrays = [_numpy_view(each[kind]) for each in targets] if kind in wanted else []
+        else:
+            arrays = [np.empty((n, m), dtype=number) for _ in range(outputs)] if kind in wanted else []
+        held[kind] = arrays
+    results = Results(held["nngp"], held["ntk"])
+    interpreter.matrix(_as_numpy(one), None if two is None else _as_numpy(two), results, given.on_tile)
+    columns = [[torch.from_numpy(a) for a in held[k]] if held[k] and not targets else [None] * outputs for k in held]
+    return list(zip(*columns, strict=True))
+
+
+def _numpy_view(out: Any) -> np.ndarray:
+    return out if isinstance(out, np.ndarray) else out.numpy()
+
+
+def _with_torch(
+    kernel, placement, one, two, wanted, dtype, targets, given
+) -> list[tuple[Tensor | None, Tensor | None]]:
+    interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
+    second = None if two is None else two.double()
+    pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted)
+    results = [tuple(None if k is None else k.to(dtype) for k in pair) for pair in pairs]
+    for place, pair in zip(targets, results, strict=False):
+        for kind, result in zip(("nngp", "ntk"), pair, strict=True):
+            if result is not None:
+                held = place[kind]
+                held[...] = like(result.detach(), held)
+    if given.on_tile is not None:
+        given.on_tile(slice(0, len(one)), slice(0, len(one if two is None else two)))
+    return results  # pyright: ignore[reportReturnType]

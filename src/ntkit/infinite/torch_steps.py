@@ -1,0 +1,221 @@
+"""What each instruction does with torch: once for the samples of a side, then for every pair.
+
+`moments(op, side, …)` gives the second moments (n, p) of a register, `pair_step(op, pairing, …)` its D and T: over all
+pairs of positions, (n, p, m, p'), or only equal ones, (n, p, m), as the placement says (see `torch_positions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from ntkit.infinite import dual as duals
+from ntkit.infinite import program as ops
+from ntkit.infinite import torch_positions as positions
+from ntkit.infinite.distance import distances_at_positions, squared_distances
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, mean_of
+
+# ---- samples ---------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def moments(op: ops.Instruction, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    """Second moments, and means where they matter, after an instruction; `spread` is that of a pool."""
+    raise TypeError(f"the torch interpreter does not know the instruction {op}")
+
+
+@moments.register
+def _(op: ops.Read, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    x = side.x
+    if op.channel_axis is None and op.position_axes:
+        x = x[..., None].permute(0, *op.position_axes, x.ndim)
+    elif op.channel_axis is not None:
+        x = x.permute(0, *op.position_axes, op.channel_axis)
+    else:
+        x = x.flatten(1)[:, None]
+    data = x.reshape(len(x), -1, x.shape[-1])
+    return Moments((data**2).mean(dim=2), data=data)
+
+
+@moments.register
+def _(op: ops.Affine, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    return Moments(op.weight_variance * side.registers[op.source].second + op.bias_variance)
+
+
+@moments.register
+def _(op: ops.Dual, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    q = side.registers[op.source].second
+    assert place.dual is not None
+    tables = place.dual.samples(q.flatten())
+    return Moments(tables.variance.view_as(q), tables.mean.view_as(q), tables)
+
+
+@moments.register
+def _(op: ops.Window, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    return Moments(positions.window_mean(side.registers[op.source].second, op.axes, place.grid))
+
+
+@moments.register
+def _(op: ops.Pool, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    before = side.registers[op.source]
+    assert spread is not None
+    weights = positions.pool_weights(op.axes, place.grid, before.second)
+    second = weights * positions.pool_sum(before.second, op.axes, place.grid) - spread
+    mean = None if before.mean is None else op.factor * positions.pool_sum(before.mean, op.axes, place.grid)
+    return Moments(op.factor**2 * second.clamp(min=0), mean, spread=spread)
+
+
+@moments.register
+def _(op: ops.Trace, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    before = side.registers[op.source]
+    mean = before.mean if before.second.shape[1] == 1 else None  # of more positions there is no single mean
+    return Moments(before.second.mean(dim=1, keepdim=True), mean)
+
+
+@moments.register
+def _(op: ops.Combine, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    terms = [weight * side.registers[t].second for t, weight in zip(op.terms, op.weights, strict=True)]
+    products = [2 * c * mean_of(side, i) * mean_of(side, j) for i, j, c in op.mean_products]
+    return Moments(torch.stack(terms + products).sum(dim=0))
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def pair_step(
+    op: ops.Instruction, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool
+) -> Register:
+    """D and T of a block of pairs after an instruction."""
+    raise TypeError(f"the torch interpreter does not know the instruction {op}")
+
+
+@pair_step.register
+def _(op: ops.Read, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    x = pairing.left.registers[place.register].data
+    assert x is not None
+    n, p, c = x.shape
+    if pairing.right is None:
+        itself = torch.zeros(n, p, 1, dtype=x.dtype, device=x.device)
+        distance = itself if place.diagonal else torch.stack([squared_distances(s, s) for s in x])[:, :, None] / c
+    else:
+        y = pairing.right.registers[place.register].data
+        assert y is not None
+        if place.diagonal:
+            distance = distances_at_positions(x, y) / c
+        else:
+            distance = squared_distances(x.flatten(0, 1), y.flatten(0, 1)).view(n, p, len(y), p) / c
+    return Register(distance, torch.zeros_like(distance) if want_ntk else None)
+
+
+@pair_step.register
+def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    ntk = None
+    if before.ntk is not None:
+        ntk = op.weight_variance * before.ntk + op.bias_rate
+        if op.weight_rate:
+            ntk = ntk + op.weight_rate * pairing.covariance(op.source, before.distance)
+    return Register(op.weight_variance * before.distance, ntk)
+
+
+@pair_step.register
+def _(op: ops.Dual, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    q1, q2 = positions.across(*pairing.second(op.source), before.distance)
+    if isinstance(place.dual, duals.ClosedForm):
+        distance = place.dual.distance(q1, q2, before.distance)
+        derivative = place.dual.derivative(q1, q2, before.distance) if before.ntk is not None else None
+    else:
+        distance, derivative = _dual_of_tables(pairing, place, before)
+    ntk = None if before.ntk is None or derivative is None else before.ntk * derivative
+    return Register(distance, ntk)
+
+
+@pair_step.register
+def _(op: ops.Window, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    if place.diagonal:  # both positions are inside, or none is
+        distance = positions.window_mean(before.distance, op.axes, place.grid)
+    else:
+        distance = positions.window_distance(before.distance, *pairing.second(op.source), op.axes, place.grid)
+    ntk = None if before.ntk is None else positions.window_mean(before.ntk, op.axes, place.grid)
+    return Register(distance, ntk)
+
+
+@pair_step.register
+def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    summed = pooled(op, place, registers[op.source])
+    weights = positions.pool_weights(op.axes, place.grid, summed.distance)
+    q1, q2 = pairing.second(op.source)
+    means = positions.pool_sum(q1, op.axes, place.grid), positions.pool_sum(q2, op.axes, place.grid)
+    distance = positions.pool_distance(summed.distance, weights, means, pairing.spreads(place.register), pairing.same)
+    return Register(op.factor**2 * distance, None if summed.ntk is None else op.factor**2 * summed.ntk)
+
+
+def pooled(op: ops.Pool, place: Place, before: Register) -> Register:
+    """W D Wᵀ and W T Wᵀ."""
+    if place.diagonal and before.distance.ndim == 3:  # windows of one position: equal positions are all there is
+        arrays, power = before, 2
+    else:
+        arrays, power = before.laid_out(False), 1
+    ntk = None if arrays.ntk is None else positions.pool_sum(arrays.ntk, op.axes, place.grid, power)
+    return Register(positions.pool_sum(arrays.distance, op.axes, place.grid, power), ntk).laid_out(place.diagonal)
+
+
+@pair_step.register
+def _(op: ops.Trace, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(True)
+    ntk = None if before.ntk is None else before.ntk.mean(dim=1, keepdim=True)
+    return Register(before.distance.mean(dim=1, keepdim=True), ntk)
+
+
+@pair_step.register
+def _(op: ops.Combine, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    parts = [registers[t].laid_out(place.diagonal) for t in op.terms]
+    distance = sum_of(op.weights, [part.distance for part in parts])
+    for i, j, c in op.mean_products:
+        gaps = []
+        for register in (i, j):
+            m1, m2 = positions.across(*pairing.means(register), distance)
+            gaps.append(m1 - m2)
+        distance = distance + 2 * c * gaps[0] * gaps[1]
+    ntk = sum_of(op.weights, [part.ntk for part in parts if part.ntk is not None]) if want_ntk else None
+    return Register(distance.clamp(min=0) if op.mean_products else distance, ntk)
+
+
+def sum_of(weights: tuple[float, ...], parts: list[Tensor]) -> Tensor:
+    """Σ wᵢ xᵢ."""
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        total = total + weight * part
+    return total
+
+
+def _dual_of_tables(pairing: Pairing, place: Place, before: Register) -> tuple[Tensor, Tensor | None]:
+    """A dual that has tables for each sample and position takes matrices of pairs, one after another."""
+    assert place.dual is not None
+    left = pairing.left.registers[place.register].tables
+    right = left if pairing.right is None else pairing.right.registers[place.register].tables
+    assert left is not None
+    assert right is not None
+    d, want = before.distance, before.ntk is not None
+    n, p, m = d.shape[:3]
+    if pairing.right is None and d.ndim == 3:  # each position of each sample with itself, in line
+        results, shape, dim = [place.dual.pairs(left, right, d.flatten(), want)], (n, p, 1), 0
+    elif pairing.right is None:
+        rows = [slice(i * p, (i + 1) * p) for i in range(n)]
+        results = [place.dual.pairs(left[r], left[r], d[i, :, 0], want) for i, r in enumerate(rows)]
+        shape, dim = (n, p, 1, p), 0
+    elif d.ndim == 3:
+        at = [slice(k, None, p) for k in range(p)]
+        results = [place.dual.pairs(left[a], right[a], d[:, k], want) for k, a in enumerate(at)]
+        shape, dim = (n, p, m), 1
+    else:
+        results, shape, dim = [place.dual.pairs(left, right, d.reshape(n * p, m * p), want)], (n, p, m, p), 0
+    distances, derivatives = zip(*results, strict=True)
+    whole = torch.stack(distances, dim).reshape(shape)
+    return whole, torch.stack(derivatives, dim).reshape(shape) if want else None

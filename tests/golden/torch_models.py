@@ -1,0 +1,134 @@
+"""Torch modules made of the steps: plain torch.nn and ntkit.nn, and a few modules of branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ntkit
+from golden.steps import (
+    Activation,
+    AdaptivePool,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Heads,
+    Pool,
+    Scale,
+    Shape,
+    Step,
+    Steps,
+    Sum,
+    per_axis,
+    shape_after,
+)
+
+
+class Scaled(nn.Module):
+    """factor · x."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+class GlobalSum(nn.Module):
+    """The sum over every axis after the channels."""
+
+    def __init__(self, axes: int):
+        super().__init__()
+        self.axes = tuple(range(2, 2 + axes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(self.axes)
+
+
+class Branches(nn.Module):
+    """Modules that read the same value."""
+
+    def __init__(self, branches: list[nn.Module]):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+
+class Summed(Branches):
+    """first(x) + second(x) + …"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.branches
+        total = first(x)
+        for branch in others:
+            total = total + branch(x)
+        return total
+
+
+class Concatenated(Branches):
+    """The branches' channels side by side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class Several(Branches):
+    """A tuple, one output a branch."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(branch(x) for branch in self.branches)
+
+
+def sequential(steps: Steps, shape: Shape) -> nn.Sequential:
+    """The steps one after another, for samples of the given shape."""
+    modules = []
+    for step in steps:
+        modules.append(_module(step, shape))
+        shape = shape_after(step, shape)
+    return nn.Sequential(*modules)
+
+
+def _module(step: Step, shape: Shape) -> nn.Module:
+    match step:
+        case Conv():
+            return _convolution(step, shape)
+        case Dense():
+            return ntkit.nn.Linear(shape[0], step.width, step.w_std, step.b_std)
+        case Activation():
+            family = ntkit.nn if hasattr(ntkit.nn, step.name) else nn
+            return getattr(family, step.name)(*step.constants)
+        case Pool():
+            return _pool(step, len(shape) - 1)
+        case AdaptivePool():
+            return getattr(nn, f"AdaptiveAvgPool{len(shape) - 1}d")(step.out)
+        case GlobalPool(total=True):
+            return GlobalSum(len(shape) - 1)
+        case GlobalPool():
+            return nn.Sequential(getattr(nn, f"AdaptiveAvgPool{len(shape) - 1}d")(1), nn.Flatten())
+        case Flatten():
+            return nn.Flatten()
+        case Scale():
+            return Scaled(step.factor)
+        case Sum() | Concat() | Heads():
+            kind = {Sum: Summed, Concat: Concatenated, Heads: Several}[type(step)]
+            return kind([sequential(branch, shape) for branch in step.branches])
+
+
+def _convolution(step: Conv, shape: Shape) -> nn.Module:
+    layer = {1: ntkit.nn.Conv1d, 2: ntkit.nn.Conv2d}[len(shape) - 1]
+    mode = "circular" if step.circular else "zeros"
+    return layer(
+        shape[0], step.width, step.kernel, step.stride, step.padding,
+        w_std=step.w_std, b_std=step.b_std, padding_mode=mode,
+    )  # fmt: skip
+
+
+def _pool(step: Pool, axes: int) -> nn.Module:
+    layer: Any = {1: nn.AvgPool1d, 2: nn.AvgPool2d}[axes]
+    sizes = (per_axis(value, axes) for value in (step.kernel, step.stride, step.padding))
+    total = {"divisor_override": 1} if step.total else {}  # divided by 1, torch's average is the sum
+    return layer(*sizes, count_include_pad=step.count_padding, **total)
