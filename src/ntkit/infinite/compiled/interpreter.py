@@ -79,7 +79,7 @@ class CompiledInterpreter:
             on_tile: called with rows and columns of every part that is complete.
         """
         size = self._samples_at_once(x1)
-        symmetric = x2 is None
+        symmetric, room = x2 is None, []
         one, two = self._parts(x1, size), [] if x2 is None else self._parts(x2, size)
         for rows, left_of in one:
             left = left_of()
@@ -87,10 +87,8 @@ class CompiledInterpreter:
                 if symmetric and columns.start < rows.start:
                     continue
                 same = symmetric and columns.start == rows.start
-                self._block(left, left if same else right_of(), same, results.part(rows, columns))
-                if symmetric and not same:
-                    for result in (*results.nngp, *results.ntk):
-                        result[columns, rows] = result[rows, columns].T
+                below = results.part(columns, rows) if symmetric and not same else Results([], [])
+                self._block(left, left if same else right_of(), same, results.part(rows, columns), below, room)
                 if on_tile is not None:
                     on_tile(rows, columns)
                     if symmetric and not same:
@@ -118,7 +116,9 @@ class CompiledInterpreter:
         most = _VECTORS_AT_ONCE if self.spatial is None else _IMAGES_AT_ONCE
         return max(16, min(most, _STATE_BYTES // self._state_bytes(x)))
 
-    def _block(self, left: States, right: States, same: bool, results: Results) -> None:
+    def _block(
+        self, left: States, right: States, same: bool, results: Results, below: Results, room: list[np.ndarray]
+    ) -> None:
         n, m = len(left), len(right)
         roots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if self.spatial is not None:
@@ -127,7 +127,7 @@ class CompiledInterpreter:
                 full = np.zeros((2, n, m))
                 full[0, i, j], full[1, i, j] = d, t
                 roots[register] = full[0], full[1]
-        self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk))
+        self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk, (below.nngp, below.ntk), room))
 
     def diagonal(self, x: np.ndarray) -> Results:
         """Both kernels of every sample with itself, (outputs, n)."""

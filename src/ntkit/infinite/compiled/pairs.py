@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Block:
         roots: register -> (D, T), each (n, m), of the totals that vectors begin with.
         symmetric: whether both sides are the same samples, so that half of the pairs are enough.
         nngp: where the outputs go, (n, m) each; empty where not wanted. `ntk` the same.
+        mirrors: (nngp, ntk) of the same block below the diagonal of a symmetric matrix, (m, n) each; empty for none.
+        room: holds the products of the block before, to be written over: new memory costs as much as the product.
     """
 
     left: States
@@ -38,6 +40,8 @@ class Block:
     symmetric: bool
     nngp: list[np.ndarray]
     ntk: list[np.ndarray]
+    mirrors: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    room: list[np.ndarray] = field(default_factory=list)
 
 
 class Pairs:
@@ -182,6 +186,8 @@ class Pairs:
                 for kind, _ in wanted:
                     for buffer, result in zip(buffers[kind], (block.nngp, block.ntk)[kind], strict=True):
                         _deliver(buffer, result, job, block.symmetric)
+                    for buffer, mirror in zip(buffers[kind], block.mirrors[kind], strict=False):
+                        _deliver(buffer, mirror.T, job, symmetric=False)
 
             return run
 
@@ -201,14 +207,17 @@ class Pairs:
         return self._made[dtype]
 
     def _products(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The data of both sides, and their products x · y/d, where vectors begin with the data."""
+        """The data of both sides, and their products x · y, where vectors begin with the data."""
         if self.data is None:
             nothing = np.zeros((0, 0))
             return nothing, nothing, nothing
         x, y = (side.data[self.data] for side in (block.left, block.right))
         if x.shape[1] <= _FEW_FEATURES:  # then float64 costs nothing beside the rest
             x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
-        return x, y, (x / x.shape[1]) @ y.T
+        shape = len(x), len(y)
+        if not block.room or block.room[0].shape != shape:
+            block.room[:] = [np.empty(shape, dtype=x.dtype)]
+        return x, y, np.matmul(x, y.T, out=block.room[0])
 
 
 def _deliver(buffer: np.ndarray, result: np.ndarray, job: tuple[int, int, int, int], symmetric: bool) -> None:

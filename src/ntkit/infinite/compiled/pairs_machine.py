@@ -34,15 +34,17 @@ def is_delicate(p, s, d):
 
 @cache.kept(**_OPTIONS)
 def read_data(work, products, x, y, i, first, n, q1, q2, r1, r2, same, exact):
-    """D = q1 + q2 − 2 s from the products s; pairs too close for that from Σ (x − y)²/d, a sample with itself is 0.
+    """D = q1 + q2 − 2 s from the products d s; pairs too close for that from Σ (x − y)²/d, a sample with itself is 0.
 
     Delicate pairs are counted, and where `exact` taken from the data as well.
     """
-    for k in range(n):  # the products wait in T's strip, so that the next loop works on one array
-        work[_T + k] = products[first + k]
+    share = 1.0 / x.shape[1]
+    for k in range(n):  # s waits in T's strip, so that the next loop works on one array
+        s = share * products[first + k]
+        work[_T + k] = s
         work[k] = r1
         work[_R2 + k] = r2[first + k]
-        work[_D + k] = (q1 + q2[first + k]) - 2 * products[first + k]
+        work[_D + k] = (q1 + q2[first + k]) - 2 * s
     close, delicate = 0, 0
     for k in range(n):
         p, s, d = work[k] * work[_R2 + k], work[_T + k], work[_D + k]

@@ -148,7 +148,7 @@ class StateBuilder:
     def _read(self, op: ops.Read, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not op.position_axes:
             data = x.reshape(len(x), -1)
-            return data, np.square(data, dtype=np.float64).mean(1, keepdims=True)
+            return data, np.einsum("nd,nd->n", data, data, dtype=np.float64)[:, None] / data.shape[1]
         data = x.transpose(0, *([] if op.channel_axis is None else [op.channel_axis]), *op.position_axes)
         data = data.reshape(len(x), self.placement.channels(op), -1)
         return data.reshape(len(x), -1), np.square(data, dtype=np.float64).mean(1)

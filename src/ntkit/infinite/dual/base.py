@@ -87,7 +87,8 @@ class ClosedForm:
         names = ("variance", "mean", "distance", "derivative")
         bound = [partial(_with_constants, getattr(formulas, name), constants) for name in names]
         check = getattr(formulas, "check", None)
-        safe = getattr(formulas, "SAFE_IN_SINGLE", False)
+        rule = getattr(formulas, "safe_in_single", None)
+        safe = rule is not None and rule(*constants)
         return cls(*bound, check=check and partial(_with_constants, check, constants), safe_in_single=safe)
 
     def samples(self, q: Tensor) -> Samples:
