@@ -11,8 +11,6 @@ source, which an earlier pass has stored. What the codes mean stands at `run_str
 
 from __future__ import annotations
 
-import numpy as np
-
 from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP
 from ntkit.infinite.compiled.lanes import LANES
@@ -30,7 +28,8 @@ INVERSE0, INVERSE1, INVERSE2, OUT1, OUT2, OUT_POSITIONS, BAND_AXIS = range(7)  #
 # columns of the geometry of one slice at one level
 ACTIVE, OFFSET0, OFFSET1, OFFSET2, START0, START1, START2, COUNT0, COUNT1, COUNT2, ROWS = range(11)
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+# without reference counts: threads share the tables, and counting their users would make each wait for the other
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 
 
 @cache.kept(**_OPTIONS)
@@ -309,15 +308,15 @@ def gather_planes(work, row, states, samples):
 @cache.kept(**_OPTIONS)
 def run_slices(
     work, integers, ops, numbers, passes, levels, convs, taps, pools, windows, shares, weights, slices, places, left,
-    right, left_states, right_states, left_samples, right_samples, loaded, tensors, sums, band,
+    right, left_states, right_states, left_samples, right_samples, loaded, geometries, tensors, sums, band,
 ):  # fmt: skip
     """Takes the listed slices of the tiles of a job through the whole stage.
 
     slices: (offset, offset, offset, whether this job adds it to the sums); places: where, on the second axis of sums.
     left, right: rows for the states of the lanes' samples, (tiles, LANES). loaded: the sample numbers that lie there.
+    geometries: room for where the slice lies at each level.
     tensors, sums: first axis the tiles.
     """
-    geometries = np.zeros((len(levels), 11), np.int64)
     for s in range(len(slices)):
         for k in range(len(levels)):
             place_slice(levels[k], slices[s], geometries[k], integers)
@@ -327,9 +326,12 @@ def run_slices(
         for tile in range(len(left_samples)):
             for side in range(2):
                 samples = right_samples[tile] if side else left_samples[tile]
-                if not np.array_equal(loaded[side], samples):
+                changed = False
+                for lane in range(LANES):
+                    changed = changed or loaded[side, lane] != samples[lane]
+                    loaded[side, lane] = samples[lane]
+                if changed:
                     gather_planes(work, right if side else left, right_states if side else left_states, samples)
-                    loaded[side] = samples
             for k in range(len(passes)):
                 level, geometry = levels[passes[k, 2]], geometries[passes[k, 2]]
                 if geometry[ACTIVE]:

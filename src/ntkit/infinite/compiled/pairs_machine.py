@@ -18,7 +18,7 @@ DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT = range(
 CLOSE = np.float32(1e-3)  # of q1 + q2: a smaller squared distance is taken from the data themselves
 _R2, _D, _T = STRIP, 2 * STRIP, 3 * STRIP
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 
 
 @cache.kept(**_OPTIONS)

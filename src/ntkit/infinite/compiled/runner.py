@@ -146,13 +146,15 @@ class Runner:
             work = aligned_zeros((stage.rows + 2 * width) * LANES, self.dtype)
             integers = np.zeros(stage.tables.integers + 1, dtype=np.int32)
             loaded = np.full((2, LANES), -1, dtype=np.int64)
+            geometries = np.zeros((len(stage.tables.levels), 11), dtype=np.int64)
 
             def run(job: Job) -> None:
                 m.run_slices(
                     work, integers, arrays["ops"], arrays["numbers"], arrays["passes"], arrays["levels"],
                     arrays["convs"], arrays["taps"], arrays["pools"], arrays["windows"], arrays["shares"],
                     self.schedule.all_weights, job.slices, job.places, stage.rows, stage.rows + width, left, right,
-                    group.left[job.tiles], group.right[job.tiles], loaded, group.tensors[job.tiles], sums[job.tiles],
+                    group.left[job.tiles], group.right[job.tiles], loaded, geometries, group.tensors[job.tiles],
+                    sums[job.tiles],
                     np.array(job.band),
                 )  # fmt: skip
 

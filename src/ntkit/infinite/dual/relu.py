@@ -15,6 +15,7 @@ from math import pi
 from ntkit.infinite.dual.angle import half_sine_squared
 from ntkit.infinite.dual.elementary import angle, geometric_mean, sine_minus_theta_cosine, sqrt
 
+
 def safe_in_single(slope):
     """Measured: kernels of slopes far from 0 and −1 have smaller eigenvalues than float32 arithmetic keeps."""
     return abs(slope) <= 0.01 or slope == -1
