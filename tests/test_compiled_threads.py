@@ -65,19 +65,19 @@ class Recorded(threads._Workers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.helpers, self.most, self.most_helpers = 0, 0, 0  # of `most` the calling threads are part
+        self.helpers, self.most, self.most_helpers = 0, 0, 0  # of `most` calling threads that work alone are part
 
-    def begin(self, helpers: int) -> int:
-        granted = super().begin(helpers)
+    def begin(self, wanted: int) -> int:
+        granted = super().begin(wanted)
         with self.lock:
             self.helpers += granted
             self.most, self.most_helpers = max(self.most, self.busy), max(self.most_helpers, self.helpers)
         return granted
 
-    def end(self, helpers: int) -> None:
+    def end(self, granted: int) -> None:
         with self.lock:
-            self.helpers -= helpers
-        super().end(helpers)
+            self.helpers -= granted
+        super().end(granted)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_calls_from_several_threads_at_once(number, cores):
         thread.join()
     for k, wanted in enumerate(expected):
         assert all(torch.equal(one, wanted) for one in found[k])
-    assert recorded.most_helpers <= number - 1  # of all calls together
+    assert recorded.most_helpers <= number  # of all calls together
     assert recorded.busy == recorded.helpers == 0
     assert not helpers_alive()
 
@@ -183,7 +183,7 @@ def test_helpers_are_given_only_while_cores_are_free(cores):
 
     other = threading.Thread(target=first)
     other.start()
-    inside.wait()  # the other call has its own thread and a helper: two of three
+    inside.wait()  # the other call has two helpers of three cores
     threads.run_jobs(range(10), lambda: lambda job: seen.append(threading.get_ident()))
     assert set(seen) == {threading.get_ident()}  # the third core is this thread's
     assert len(seen) == 10
@@ -191,6 +191,28 @@ def test_helpers_are_given_only_while_cores_are_free(cores):
     other.join()
     assert recorded.most == 3
     assert recorded.busy == 0
+
+
+def test_torch_works_with_one_thread_in_helpers_and_its_setting_stays(cores):
+    cores(3)
+    before, settings = torch.get_num_threads(), []
+    together = threading.Barrier(3)
+
+    def worker() -> Callable[[int], None]:
+        together.wait()
+        settings.append(torch.get_num_threads())
+        return lambda job: None
+
+    try:
+        torch.set_num_threads(2)
+        threads.run_jobs(range(9), worker)
+        later = threading.Thread(target=lambda: settings.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert settings == [1, 1, 1, 2]
 
 
 # ---- interruptions -------------------------------------------------------------------------------------------------
@@ -212,15 +234,15 @@ def test_what_on_tile_raises_comes_out_and_the_next_call_works(error, cores):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("where", ["caller", "helper"])
-def test_what_a_job_raises_ends_all_threads(where, error, cores):
-    recorded, caller, begun, done = cores(3), threading.get_ident(), threading.Barrier(3), []
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_a_job_raises_ends_all_threads(number, error, cores):
+    recorded, begun, raised, done = cores(number), threading.Barrier(number), threading.Lock(), []
 
     def worker() -> Callable[[int], None]:
         begun.wait()  # every thread has its first job
 
         def run(job: int) -> None:
-            if (threading.get_ident() == caller) == (where == "caller"):
+            if raised.acquire(blocking=False):
                 raise error("stop")
             done.append(job)
 
@@ -235,17 +257,14 @@ def test_what_a_job_raises_ends_all_threads(where, error, cores):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no way to interrupt a waiting thread on this system")
 def test_an_interruption_while_waiting_for_helpers(cores):
-    recorded, caller, begun, taken = cores(2), threading.get_ident(), threading.Barrier(2), threading.Event()
+    recorded, caller, begun = cores(2), threading.get_ident(), threading.Barrier(2)
 
     def worker() -> Callable[[int], None]:
         begun.wait()
 
         def run(job: int) -> None:
-            if threading.get_ident() == caller:
-                taken.wait(DEADLINE)
-            else:
-                taken.set()
-                time.sleep(0.2)  # until the caller waits for this thread
+            time.sleep(0.2)  # until the caller waits
+            if job == 0:
                 signal.pthread_kill(caller, signal.SIGINT)  # Ctrl-C
                 time.sleep(0.2)
 

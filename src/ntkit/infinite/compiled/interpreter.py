@@ -19,7 +19,7 @@ from ntkit.infinite.dual import ClosedForm
 from ntkit.infinite.placement import Placement
 
 _STATE_BYTES = 256 * 2**20  # of the samples of one side
-_VECTORS_AT_ONCE, _IMAGES_AT_ONCE = 1000, 1024  # rows and columns of a block; blocks of a matrix product stay in cache
+_VECTORS_AT_ONCE, _IMAGES_AT_ONCE = 4096, 1024  # rows and columns of a block
 
 OnTile = Callable[[slice, slice], None]
 
@@ -60,11 +60,11 @@ class CompiledInterpreter:
             dtype = np.dtype(np.float64)
         self.spatial: Spatial | None = None
         if any(placement.positions(i) > 1 for i in range(len(placement.program.instructions))):
-            self.spatial = Spatial(placement, self.duals, dtype, with_ntk, self._address)
+            self.spatial = Spatial(placement, dtype, with_ntk, self._address)
         self.pairs = Pairs(placement, dtype, with_ntk, self._address)
-        self.states = (
-            self.spatial.states if self.spatial is not None else StateBuilder(placement, self.duals, None).build
-        )
+        kept = set(self.pairs.planes.columns) | (self.spatial.read_states if self.spatial is not None else set())
+        near = None if self.spatial is None else self.spatial.near
+        self.states = StateBuilder(placement, self.duals, near, kept).build
 
     def _address(self, register: int, derivative: bool, dtype: str) -> int:
         return strip_loop(loop_source(self.duals[register], derivative), dtype).address
@@ -79,7 +79,7 @@ class CompiledInterpreter:
             on_tile: called with rows and columns of every part that is complete.
         """
         size = self._samples_at_once(x1)
-        symmetric, room = x2 is None, []
+        symmetric = x2 is None
         one, two = self._parts(x1, size), [] if x2 is None else self._parts(x2, size)
         for rows, left_of in one:
             left = left_of()
@@ -88,7 +88,7 @@ class CompiledInterpreter:
                     continue
                 same = symmetric and columns.start == rows.start
                 below = results.part(columns, rows) if symmetric and not same else Results([], [])
-                self._block(left, left if same else right_of(), same, results.part(rows, columns), below, room)
+                self._block(left, left if same else right_of(), same, results.part(rows, columns), below)
                 if on_tile is not None:
                     on_tile(rows, columns)
                     if symmetric and not same:
@@ -107,18 +107,14 @@ class CompiledInterpreter:
         """Bytes that are kept of a sample."""
         width = self.pairs.planes.width + x[0].size
         if self.spatial is not None:
-            width += 3 * self.spatial.main.schedule.planes.width
-            if self.spatial.near is not None:
-                width += self.spatial.near.schedule.planes.width
+            width += sum(2 * runner.schedule.planes.width for runner in self.spatial.runners)
         return 8 * width
 
     def _samples_at_once(self, x: np.ndarray) -> int:
         most = _VECTORS_AT_ONCE if self.spatial is None else _IMAGES_AT_ONCE
         return max(16, min(most, _STATE_BYTES // self._state_bytes(x)))
 
-    def _block(
-        self, left: States, right: States, same: bool, results: Results, below: Results, room: list[np.ndarray]
-    ) -> None:
+    def _block(self, left: States, right: States, same: bool, results: Results, below: Results) -> None:
         n, m = len(left), len(right)
         roots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if self.spatial is not None:
@@ -127,7 +123,7 @@ class CompiledInterpreter:
                 full = np.zeros((2, n, m))
                 full[0, i, j], full[1, i, j] = d, t
                 roots[register] = full[0], full[1]
-        self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk, (below.nngp, below.ntk), room))
+        self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk, (below.nngp, below.ntk)))
 
     def diagonal(self, x: np.ndarray) -> Results:
         """Both kernels of every sample with itself, (outputs, n)."""

@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 operation: Any = intrinsic  # called with one argument less than it is defined with, which checkers do not know
 LANES = 16  # one AVX-512 register of float32
+SIDE = 4  # a tile of SIDE left by SIDE right samples fills the lanes
 
 
 class _Rows:
@@ -137,22 +138,55 @@ def _load_integer(context: Any, builder: Any, array_type: Any, array: Any, place
 
 
 @operation
-def mean_of_9_taps(typing_context: Any, work: Any, row: Any, integers: Any, place: Any, source: Any, scale: Any) -> Any:
-    """work[row] = scale · Σ work[source + k] over the nine numbers k that begin at integers[place]."""
+def mean_of_9_taps(
+    typing_context: Any, work: Any, rows: Any, integers: Any, place: Any, sources: Any, scale: Any
+) -> Any:
+    """For each row and source: work[row] = scale · Σ work[source + k] over nine numbers k from integers[place] on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         machine = _Rows(context, builder)
-        values = []
-        for k in range(9):
-            here = builder.add(args[3], ir.IntType(64)(k))
-            tap = builder.add(args[4], _load_integer(context, builder, integers, args[2], here))
-            values.append(machine.load(work, machine.pointer(work, args[0], tap)))
-        mean = builder.fmul(_total(machine, values), machine.broadcast(args[5]))
-        machine.store(mean, machine.pointer(work, args[0], args[1]))
+        taps = [
+            _load_integer(context, builder, integers, args[2], builder.add(args[3], ir.IntType(64)(k)))
+            for k in range(9)
+        ]
+        factor, means = machine.broadcast(args[5]), []
+        for n in range(len(sources)):
+            source = builder.extract_value(args[4], n)
+            places = [machine.pointer(work, args[0], builder.add(source, tap)) for tap in taps]
+            means.append(builder.fmul(_total(machine, [machine.load(work, place) for place in places]), factor))
+        for n, mean in enumerate(means):
+            machine.store(mean, machine.pointer(work, args[0], builder.extract_value(args[1], n)))
         return context.get_dummy_value()
 
-    integer = types.int64
-    return types.void(work, integer, integers, integer, integer, work.dtype), generate
+    return types.void(work, rows, integers, types.int64, sources, work.dtype), generate
+
+
+def _placed_side(of_lane: Callable[[int], int]) -> Any:
+    """(array to, row, array from, places) -> None: lane k of to[row] = from[places[of_lane(k)]], SIDE places."""
+
+    def typer(typing_context: Any, to: Any, row: Any, source: Any, places: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = cgutils.create_struct_proxy(source)(context, builder, value=args[2]).data
+            number, target = (context.get_value_type(array.dtype) for array in (source, to))
+            few = ir.Constant(ir.VectorType(number, SIDE), ir.Undefined)
+            for k in range(SIDE):
+                place = builder.gep(data, [builder.extract_value(args[3], k)], source_etype=number)
+                few = builder.insert_element(few, builder.load(place, typ=number), ir.IntType(32)(k))
+            if number != target:
+                convert = builder.fpext if to.dtype == types.float64 else builder.fptrunc
+                few = convert(few, ir.VectorType(target, SIDE))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [of_lane(k) for k in range(LANES)])
+            machine = _Rows(context, builder)
+            machine.store(builder.shuffle_vector(few, few, lanes), machine.pointer(to, args[0], args[1]))
+            return context.get_dummy_value()
+
+        return types.void(to, types.int64, source, types.UniTuple(types.int64, SIDE)), generate
+
+    return intrinsic(typer)
+
+
+place_left_side = _placed_side(lambda lane: lane // SIDE)  # a a a a b b b b …
+place_right_side = _placed_side(lambda lane: lane % SIDE)  # a b c d a b c d …
 
 
 @operation

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP
-from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.lanes import LANES, SIDE
 
 STRIP_ROWS = STRIP // LANES
 # rows of the accumulator; slices lie from WORK on
@@ -117,26 +117,32 @@ def place_taps(conv, levels, geometries, taps, integers):
 
 
 @cache.kept(**_OPTIONS)
-def gather(work, integers, table, taps, rows, source, target, scale):
-    """Rows of a slice become means over their taps in the source slice."""
+def _shifted(rows, r):
+    return (rows[0] + r,) if len(rows) == 1 else (rows[0] + r, rows[1] + r)
+
+
+@cache.kept(**_OPTIONS)
+def gather(work, integers, table, taps, rows, sources, targets, scale):
+    """Rows of slices become means over their taps in the source slices."""
     for r in range(rows):
         t = table + r * taps
         if taps == 9:
-            lanes.mean_of_9_taps(work, target + r, integers, t, source, scale)
+            lanes.mean_of_9_taps(work, _shifted(targets, r), integers, t, sources, scale)
         else:
-            lanes.fill_row(work, target + r, work, (), work[0] * 0)
-            a = 0
-            while a + 3 <= taps:
-                three = (
-                    source + lanes.at(integers, t + a),
-                    source + lanes.at(integers, t + a + 1),
-                    source + lanes.at(integers, t + a + 2),
-                )
-                lanes.add_3_rows(work, target + r, work, three, scale)
-                a += 3
-            while a < taps:
-                lanes.add_row(work, target + r, work, (source + lanes.at(integers, t + a),), scale)
-                a += 1
+            for k in range(len(sources)):
+                lanes.fill_row(work, targets[k] + r, work, (), work[0] * 0)
+                a = 0
+                while a + 3 <= taps:
+                    three = (
+                        sources[k] + lanes.at(integers, t + a),
+                        sources[k] + lanes.at(integers, t + a + 1),
+                        sources[k] + lanes.at(integers, t + a + 2),
+                    )
+                    lanes.add_3_rows(work, targets[k] + r, work, three, scale)
+                    a += 3
+                while a < taps:
+                    lanes.add_row(work, targets[k] + r, work, (sources[k] + lanes.at(integers, t + a),), scale)
+                    a += 1
 
 
 @cache.kept(**_OPTIONS)
@@ -208,9 +214,10 @@ def run_strip(
         elif code == GATHER:
             conv = convs[c]
             k = conv[KERNEL0] * conv[KERNEL1] * conv[KERNEL2]
-            for part in range(2 if t_in else 1):
-                source, to = (b, T) if part else (a, D)
-                gather(work, integers, conv[TABLE] + first * k, k, rows, source, to, x)
+            if t_in:
+                gather(work, integers, conv[TABLE] + first * k, k, rows, (a, b), (D, T), x)
+            else:
+                gather(work, integers, conv[TABLE] + first * k, k, rows, (a,), (D,), x)
         elif code == RIM:  # once a slice, before its source is read
             if first == 0:
                 rim, positions = convs[c, OUTLINE], levels[convs[c, LEVEL_IN], POSITIONS]
@@ -292,37 +299,46 @@ def run_strip(
 @cache.kept(**_OPTIONS)
 def gather_planes(work, row, states, samples):
     """Puts one side's quantities, by position, side by side: row + k holds column k of the lanes' samples."""
-    same = True
-    for lane in range(1, LANES):
-        same = same and samples[lane] == samples[0]
-    if same:
-        for k in range(states.shape[1]):
-            lanes.fill_row(work, row + k, work, (), states[samples[0], k])
+    in_blocks, in_turn = True, True
+    for lane in range(LANES):
+        in_blocks = in_blocks and samples[lane] == samples[lane - lane % SIDE]
+        in_turn = in_turn and samples[lane] == samples[lane % SIDE]
+    width = states.shape[1]
+    if in_blocks:
+        a, b, c, d = samples[0] * width, samples[SIDE] * width, samples[2 * SIDE] * width, samples[3 * SIDE] * width
+        for k in range(width):
+            lanes.place_left_side(work, row + k, states, (a + k, b + k, c + k, d + k))
+    elif in_turn:
+        a, b, c, d = samples[0] * width, samples[1] * width, samples[2] * width, samples[3] * width
+        for k in range(width):
+            lanes.place_right_side(work, row + k, states, (a + k, b + k, c + k, d + k))
     else:
         for lane in range(LANES):
             state = states[samples[lane]]
-            for k in range(len(state)):
+            for k in range(width):
                 work[(row + k) * LANES + lane] = state[k]
 
 
 @cache.kept(**_OPTIONS)
 def run_slices(
     work, integers, ops, numbers, passes, levels, convs, taps, pools, windows, shares, weights, slices, places, left,
-    right, left_states, right_states, left_samples, right_samples, loaded, geometries, tensors, sums, band,
+    right, left_states, right_states, left_samples, right_samples, loaded, placed, geometries, tensors, sums, band,
 ):  # fmt: skip
     """Takes the listed slices of the tiles of a job through the whole stage.
 
     slices: (offset, offset, offset, whether this job adds it to the sums); places: where, on the second axis of sums.
     left, right: rows for the states of the lanes' samples, (tiles, LANES). loaded: the sample numbers that lie there.
-    geometries: room for where the slice lies at each level.
+    geometries: room for where the slice lies at each level. placed: the slice whose geometry and taps are there.
     tensors, sums: first axis the tiles.
     """
     for s in range(len(slices)):
-        for k in range(len(levels)):
-            place_slice(levels[k], slices[s], geometries[k], integers)
-        for k in range(len(convs)):
-            if geometries[convs[k, LEVEL_OUT], ACTIVE]:
-                place_taps(convs[k], levels, geometries, taps, integers)
+        if placed[0] != places[s]:
+            placed[0] = places[s]
+            for k in range(len(levels)):
+                place_slice(levels[k], slices[s], geometries[k], integers)
+            for k in range(len(convs)):
+                if geometries[convs[k, LEVEL_OUT], ACTIVE]:
+                    place_taps(convs[k], levels, geometries, taps, integers)
         for tile in range(len(left_samples)):
             for side in range(2):
                 samples = right_samples[tile] if side else left_samples[tile]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import pairs_machine as m
 from ntkit.infinite.compiled.duals import STRIP
+from ntkit.infinite.compiled.products import float32_products_are_exact, row_products
 from ntkit.infinite.compiled.runner import aligned_zeros
 from ntkit.infinite.compiled.schedule import Planes
-from ntkit.infinite.compiled.states import States
+from ntkit.infinite.compiled.stage import affine_numbers
+from ntkit.infinite.compiled.states import States, packed_sides
 from ntkit.infinite.compiled.threads import run_jobs
 from ntkit.infinite.placement import Placement
 
 _FEW_FEATURES = 128
-_ROWS = 64  # of a job, whose columns fill a strip
+_ROWS = 128  # of a job, whose columns fill a strip
 
 
 @dataclass
@@ -31,7 +33,6 @@ class Block:
         symmetric: whether both sides are the same samples, so that half of the pairs are enough.
         nngp: where the outputs go, (n, m) each; empty where not wanted. `ntk` the same.
         mirrors: (nngp, ntk) of the same block below the diagonal of a symmetric matrix, (m, n) each; empty for none.
-        room: holds the products of the block before, to be written over: new memory costs as much as the product.
     """
 
     left: States
@@ -41,7 +42,6 @@ class Block:
     nngp: list[np.ndarray]
     ntk: list[np.ndarray]
     mirrors: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    room: list[np.ndarray] = field(default_factory=list)
 
 
 class Pairs:
@@ -65,6 +65,7 @@ class Pairs:
         self.roots: list[int] = []
         self.data: int | None = None
         self.accumulator: int | None = None
+        self.brought: int | None = None  # register whose roots lie beside the accumulator
         self._made: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = {}
         self._compile()
 
@@ -120,12 +121,11 @@ class Pairs:
             case ops.Read():
                 self.data = i
                 self._emit(m.DATA, self._plane("second moment", i), self._plane("root", i))
+                self.brought = i
             case ops.Affine():
-                self._emit(m.ROOTS, self._plane("root", op.source))
-                numbers = (op.weight_variance, op.weight_rate / 2, op.bias_rate, 1.0)
-                self._emit(m.AFFINE, t_in=self.has_t[op.source], t_out=t_out, numbers=numbers)
+                self._affine(i, op)
             case ops.Dual():
-                self._emit(m.ROOTS, self._plane("root", op.source))
+                self._bring_roots(op.source)
                 self._emit(m.DUAL, i, t_in=t_out)  # by number; its address differs by precision
             case ops.Trace():
                 self._scale(i, 1.0)
@@ -143,6 +143,17 @@ class Pairs:
             case _:
                 raise TypeError(f"the compiled engine does not know the instruction {op}")
 
+    def _affine(self, i: int, op: ops.Affine) -> None:
+        numbers, of_result = affine_numbers(op)
+        if self.has_t[i]:
+            self._bring_roots(i if of_result else op.source)
+        self._emit(m.AFFINE, t_in=self.has_t[op.source], t_out=self.has_t[i], numbers=numbers)
+
+    def _bring_roots(self, register: int) -> None:
+        if self.brought != register:
+            self._emit(m.ROOTS, self._plane("root", register))
+            self.brought = register
+
     def _scale(self, i: int, factor: float) -> None:
         self._emit(m.SCALE, t_in=self.has_t[i], numbers=(factor,))
 
@@ -150,13 +161,13 @@ class Pairs:
 
     def run(self, block: Block) -> None:
         """Writes the outputs of a block."""
-        left = block.left.packed(self.planes, np.dtype(np.float64))
-        right = np.ascontiguousarray(block.right.packed(self.planes, np.dtype(np.float64)).T)
+        left, right = packed_sides(block.left, block.right, self.planes, np.dtype(np.float64))
+        right = np.ascontiguousarray(right.T)
         n, columns = len(left), right.shape[1]
         roots = np.zeros((len(self.roots), 2, n, columns) if self.roots else (0, 2, 0, 0))
         for k, register in enumerate(self.roots):
             roots[k] = block.roots[register]
-        x, y, products = self._products(block)
+        data = self._data(block)
         diagonal = 0 if block.symmetric else -1
         # outputs are computed into one array a job, and copied to where they belong, whatever its strides and dtype
         jobs = [
@@ -174,15 +185,16 @@ class Pairs:
                 buffers[kind] = np.zeros((outputs, _ROWS, STRIP), dtype)
             work = {np.dtype(kind): self._workspace(np.dtype(kind)) for kind in (self.dtype, np.float64)}
 
-            def compute(job: tuple[int, int, int, int], dtype: np.dtype) -> int:
+            def compute(job: tuple[int, int, int, int], dtype: np.dtype, products: np.ndarray) -> int:
                 return m.run_block(
-                    work[dtype], *self._tables(dtype), job[:2], job[2:], diagonal, left, right, products, x, y, roots,
+                    work[dtype], *self._tables(dtype), job[:2], job[2:], diagonal, left, right, products, *data, roots,
                     *buffers, dtype == np.float64,
                 )  # fmt: skip
 
             def run(job: tuple[int, int, int, int]) -> None:
-                if compute(job, self.dtype) and self.dtype == np.float32:
-                    compute(job, np.dtype(np.float64))  # pairs whose angle is lost in float32
+                products = row_products(data[0][slice(*job[:2])], data[1][slice(*job[2:])])
+                if compute(job, self.dtype, products) and self.dtype == np.float32:
+                    compute(job, np.dtype(np.float64), products)  # pairs whose angle is lost in float32
                 for kind, _ in wanted:
                     for buffer, result in zip(buffers[kind], (block.nngp, block.ntk)[kind], strict=True):
                         _deliver(buffer, result, job, block.symmetric)
@@ -206,18 +218,14 @@ class Pairs:
             self._made[dtype] = codes, np.array(self.numbers, dtype=dtype)
         return self._made[dtype]
 
-    def _products(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The data of both sides, and their products x · y, where vectors begin with the data."""
+    def _data(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """The data of both sides, where vectors begin with the data."""
         if self.data is None:
-            nothing = np.zeros((0, 0))
-            return nothing, nothing, nothing
-        x, y = (side.data[self.data] for side in (block.left, block.right))
-        if x.shape[1] <= _FEW_FEATURES:  # then float64 costs nothing beside the rest
+            return np.zeros((len(block.left), 0)), np.zeros((len(block.right), 0))
+        x, y = (block.left.data[self.data], block.right.data[self.data])
+        if x.shape[1] <= _FEW_FEATURES or not float32_products_are_exact():  # few: then float64 costs little
             x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
-        shape = len(x), len(y)
-        if not block.room or block.room[0].shape != shape:
-            block.room[:] = [np.empty(shape, dtype=x.dtype)]
-        return x, y, np.matmul(x, y.T, out=block.room[0])
+        return x, y
 
 
 def _deliver(buffer: np.ndarray, result: np.ndarray, job: tuple[int, int, int, int], symmetric: bool) -> None:

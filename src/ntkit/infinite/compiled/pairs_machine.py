@@ -17,6 +17,8 @@ from ntkit.infinite.compiled.machine import WORK as REGISTERS
 DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT = range(11)
 CLOSE = np.float32(1e-3)  # of q1 + q2: a smaller squared distance is taken from the data themselves
 _R2, _D, _T = STRIP, 2 * STRIP, 3 * STRIP
+# whole numbers would make float64 of float32
+_OPPOSITE, _PARALLEL, _UNEVEN = np.float32(25), np.float32(800), np.float32(20)
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 
@@ -28,33 +30,42 @@ def is_delicate(p, s, d):
     With p = √(q1 q2) and h = sin²(θ/2) = (p − s)/2p, a relative error ε of D is one of ε D/4p in h. That is too much
     where D/4p ≫ √h, and near θ = π where D/4p ≫ √(1 − h), and in any case where D/4p is large.
     """
-    opposite, parallel, uneven = 25 * (p + s) < p, 800 * p * (p - s) < d * d, d > 20 * p
+    opposite, parallel, uneven = _OPPOSITE * (p + s) < p, _PARALLEL * p * (p - s) < d * d, d > _UNEVEN * p
     return (p > 0) & (opposite | parallel | uneven)
 
 
 @cache.kept(**_OPTIONS)
-def read_data(work, products, x, y, i, first, n, q1, q2, r1, r2, same, exact):
+def is_close(s, d):
+    """Whether the difference that D comes from has cancelled."""
+    return d <= CLOSE * (s + s + d)
+
+
+@cache.kept(**_OPTIONS)
+def read_data(work, products, column, x, y, i, first, n, q1, q2, r1, r2, same, exact):
     """D = q1 + q2 − 2 s from the products d s; pairs too close for that from Σ (x − y)²/d, a sample with itself is 0.
 
     Delicate pairs are counted, and where `exact` taken from the data as well.
     """
     share = 1.0 / x.shape[1]
+    # parts of arrays, for an index that may be negative keeps a loop from vectorising
+    products, q2, r2 = products[column : column + n], q2[first : first + n], r2[first : first + n]
     for k in range(n):  # s waits in T's strip, so that the next loop works on one array
-        s = share * products[first + k]
+        s = share * products[k]
         work[_T + k] = s
         work[k] = r1
-        work[_R2 + k] = r2[first + k]
-        work[_D + k] = (q1 + q2[first + k]) - 2 * s
-    close, delicate = 0, 0
+        work[_R2 + k] = r2[k]
+        work[_D + k] = (q1 + q2[k]) - 2 * s
+    special = 0
     for k in range(n):
         p, s, d = work[k] * work[_R2 + k], work[_T + k], work[_D + k]
-        near = d <= CLOSE * (2 * s + d)
-        close += near
-        delicate += is_delicate(p, s, d) & (not near)
-    if close > 0 or (exact and delicate > 0):
+        special += is_close(s, d) | is_delicate(p, s, d)
+    delicate = 0
+    if special > 0:
         for k in range(n):
             p, s, d = work[k] * work[_R2 + k], work[_T + k], work[_D + k]
-            if d <= CLOSE * (2 * s + d) or (exact and is_delicate(p, s, d)):
+            close, counted = is_close(s, d), is_delicate(p, s, d)
+            delicate += counted & (not close)
+            if close or (exact and counted):
                 total = 0.0
                 if first + k != same:
                     for c in range(x.shape[1]):
@@ -69,7 +80,8 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
     """Takes the pairs of left sample i with n right samples through all operations.
 
     Columns of an operation: code; what it reads or writes; a second such place; whether T comes in, whether T goes out.
-    left: quantities of left samples, (samples, columns); right: of right samples, (columns, samples).
+    left: quantities of left samples, (samples, columns); right: of right samples, (columns, samples). row, column: of
+    the first pair in the block that products and results hold.
     """
     rows, delicate = (n + LANES - 1) // LANES, 0
     for o in range(len(ops)):
@@ -78,12 +90,13 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
         place = REGISTERS + 2 * STRIP_ROWS * a
         if code == DATA:
             q1, r1 = left[i, a], left[i, b]
-            row_of = products[i]
-            delicate += read_data(work, row_of, x, y, i, first, n, q1, right[a], r1, right[b], same, exact)
+            row_of = products[row]
+            delicate += read_data(work, row_of, column, x, y, i, first, n, q1, right[a], r1, right[b], same, exact)
         elif code == ROOT:
+            d, t = roots[a, 0, i, first : first + n], roots[a, 1, i, first : first + n]
             for k in range(n):
-                work[_D + k] = roots[a, 0, i, first + k]
-                work[_T + k] = roots[a, 1, i, first + k]
+                work[_D + k] = d[k]
+                work[_T + k] = t[k]
         elif code == LOAD:
             for r in range(rows):
                 lanes.copy_row(work, D + r, work, (place + r,), u)
@@ -93,10 +106,11 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
                 lanes.copy_row(work, place + r, work, (D + r,), u)
                 lanes.copy_row(work, place + STRIP_ROWS + r, work, (T + r,), u)
         elif code == ROOTS:
-            here, there = left[i, a], right[a]  # what may change while the loop runs keeps it from vectorising
+            # what may change while the loop runs keeps it from vectorising
+            here, there = left[i, a], right[a, first : first + n]
             for k in range(n):
                 work[k] = here
-                work[_R2 + k] = there[first + k]
+                work[_R2 + k] = there[k]
         elif code == AFFINE:  # D ← u D, T ← u T + v (r1² + r2² − D) + w
             for r in range(rows):
                 if t_out:
@@ -118,18 +132,23 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
                 else:
                     lanes.fill_row(work, T + r, work, (), u * 0)
         elif code == MEANS:
-            mean1, mean2, means1, means2 = left[i, a], left[i, b], right[a], right[b]
+            mean1, mean2, means1, means2 = (
+                left[i, a],
+                left[i, b],
+                right[a, first : first + n],
+                right[b, first : first + n],
+            )
             for k in range(n):
-                work[_D + k] += u * (mean1 - means1[first + k]) * (mean2 - means2[first + k])
+                work[_D + k] += u * (mean1 - means1[k]) * (mean2 - means2[k])
         elif code == OUTPUT:
             if nngp.shape[0] > 0:
-                q1, q2, target = left[i, b], right[b], nngp[a, row]
+                q1, q2, target = left[i, b], right[b, first : first + n], nngp[a, row, column : column + n]
                 for k in range(n):
-                    target[column + k] = (q1 + q2[first + k] - work[_D + k]) / 2
+                    target[k] = (q1 + q2[k] - work[_D + k]) / 2
             if ntk.shape[0] > 0:
-                target = ntk[a, row]
+                target = ntk[a, row, column : column + n]
                 for k in range(n):
-                    target[column + k] = work[_T + k] if t_in else 0.0
+                    target[k] = work[_T + k] if t_in else 0.0
     return delicate
 
 

@@ -10,11 +10,12 @@ comes later, only covariances matter; there q' = A m and r = 0 stand for the sam
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkit.architecture.windows import OUTSIDE
+from ntkit.architecture.windows import OUTSIDE, ConvAxis
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import machine
 from ntkit.infinite.compiled.frames import product_of_axes, triple
@@ -63,23 +64,24 @@ def windowed(op: ops.Window, values: np.ndarray, grid: Grid) -> np.ndarray:
     """The mean over taps of (samples, positions), zero outside."""
     result = values.reshape(len(values), *grid)
     for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
-        first, *others = axis.taps(n).T
-        total = _tap(result, first, k + 1)
-        for tap in others:
-            total += _tap(result, tap, k + 1)
-        result = total
+        source, shape = result, list(result.shape)
+        shape[k + 1] = axis.size(n)
+        result, before = np.zeros(shape), (slice(None),) * (k + 1)
+        for write, read in _stretches(axis, n):
+            result[*before, write] += source[*before, read]
     return result.reshape(len(values), -1) / op.taps
 
 
-def _tap(values: np.ndarray, tap: np.ndarray, axis: int) -> np.ndarray:
-    """What one tap of a window reads along an axis."""
-    inside = tap != OUTSIDE
-    taken = values.take(np.where(inside, tap, 0), axis=axis)
-    if not inside.all():
-        shape = [1] * values.ndim
-        shape[axis] = len(tap)
-        taken *= inside.reshape(shape)
-    return taken
+@lru_cache(maxsize=256)
+def _stretches(axis: ConvAxis, n: int) -> list[tuple[slice, slice]]:
+    """(outputs, inputs) of every stretch that one tap of a window reads at equal steps; outside is left out."""
+    found = []
+    for tap in axis.taps(n).T:
+        inside = np.flatnonzero(tap != OUTSIDE)
+        breaks = np.flatnonzero((np.diff(inside) != 1) | (np.diff(tap[inside]) != axis.stride)) + 1
+        ends = [(run[0], run[-1]) for run in np.split(inside, breaks) if len(run)]
+        found += [(slice(a, b + 1), slice(tap[a], tap[b] + 1, axis.stride)) for a, b in ends]
+    return found
 
 
 def self_distances(tensor: np.ndarray, place: int, positions: int) -> np.ndarray:

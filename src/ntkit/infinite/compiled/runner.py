@@ -145,7 +145,7 @@ class Runner:
         def worker() -> Callable[[Job], None]:
             work = aligned_zeros((stage.rows + 2 * width) * LANES, self.dtype)
             integers = np.zeros(stage.tables.integers + 1, dtype=np.int32)
-            loaded = np.full((2, LANES), -1, dtype=np.int64)
+            loaded, placed = np.full((2, LANES), -1, dtype=np.int64), np.full(1, -1, dtype=np.int64)
             geometries = np.zeros((len(stage.tables.levels), 11), dtype=np.int64)
 
             def run(job: Job) -> None:
@@ -153,9 +153,8 @@ class Runner:
                     work, integers, arrays["ops"], arrays["numbers"], arrays["passes"], arrays["levels"],
                     arrays["convs"], arrays["taps"], arrays["pools"], arrays["windows"], arrays["shares"],
                     self.schedule.all_weights, job.slices, job.places, stage.rows, stage.rows + width, left, right,
-                    group.left[job.tiles], group.right[job.tiles], loaded, geometries, group.tensors[job.tiles],
-                    sums[job.tiles],
-                    np.array(job.band),
+                    group.left[job.tiles], group.right[job.tiles], loaded, placed, geometries,
+                    group.tensors[job.tiles], sums[job.tiles], np.array(job.band),
                 )  # fmt: skip
 
             return run
@@ -177,8 +176,8 @@ class Runner:
             chunks = min(len(places), 1 if tiles >= 4 * threads or threads == 1 else -(-8 * threads // tiles))
             parts = [(everything[k::chunks], places[k::chunks], _EVERYWHERE) for k in range(chunks)]
         step = 1
-        if len(stage.slices) == 1:  # its tables are made once a job
-            step = max(1, min(_TILES_AT_ONCE, tiles // (4 * threads)))
+        if len(stage.slices) == 1:
+            step = min(_TILES_AT_ONCE, -(-tiles // (8 * threads)))
         return [
             Job(slice(t, min(t + step, tiles)), slices, where, band)
             for t in range(0, tiles, step)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.lanes import LANES, SIDE
 from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
 from ntkit.infinite.compiled.schedule import Schedule
 from ntkit.infinite.compiled.stage import Stage
-from ntkit.infinite.compiled.states import StateBuilder, States
-from ntkit.infinite.dual import ClosedForm
+from ntkit.infinite.compiled.states import States, packed_sides
 from ntkit.infinite.placement import Offsets, Placement, only_offset_zero
 
 AddressOf = Callable[[int, bool, str], int]  # (register of a dual, with derivative, dtype) -> address of its loop
@@ -23,7 +22,6 @@ class Spatial:
 
     Args:
         placement: program and sizes.
-        duals: register -> its dual.
         dtype: of the arithmetic for most pairs of positions.
         with_ntk: whether the tangent kernel is wanted.
         address_of: where the loops of duals are compiled.
@@ -32,7 +30,6 @@ class Spatial:
     def __init__(
         self,
         placement: Placement,
-        duals: Mapping[int, ClosedForm],
         dtype: np.dtype,
         with_ntk: bool,
         address_of: AddressOf,
@@ -45,7 +42,6 @@ class Spatial:
             targets = {i: only_offset_zero(placement.grids[i]) for i in pools}
             self.near = self._runner(targets, np.dtype(np.float64), False, address_of)
         self.exact_pairs = self.near is not None and np.dtype(dtype) == np.float32
-        self.builder = StateBuilder(placement, duals, self.near)
 
     def _totals(self) -> dict[int, Offsets]:
         """Vectors that read a register with positions, and are needed."""
@@ -62,30 +58,35 @@ class Spatial:
     def pairs(self, n: int, m: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the samples of all pairs that are to be computed, in an order that suits the machine.
 
-        Where the work of a tile is small, one left sample stands beside `LANES` right ones in a row, so that what is
-        known of them need not be put side by side anew; some pairs then come twice.
+        Where the work of a tile is small, its lanes are `SIDE` left by `SIDE` right samples, of which less must be put
+        side by side anew; some pairs then come twice.
         """
         if not self.main.is_diagonal:
             left, right = np.triu_indices(n) if symmetric else np.indices((n, m)).reshape(2, -1)
             return left, right
-        rows_of, columns_of = [], []
-        for first in range(0, m, LANES):
-            columns = np.minimum(np.arange(first, first + LANES), m - 1)
-            rows = np.arange(min(n, columns[-1] + 1) if symmetric else n)
-            rows_of.append(np.repeat(rows, LANES))
-            columns_of.append(np.tile(columns, len(rows)))
-        return np.concatenate(rows_of), np.concatenate(columns_of)
+        sides = -(-n // SIDE), -(-m // SIDE)
+        left, right = np.triu_indices(sides[0]) if symmetric else np.indices(sides).reshape(2, -1)
+        of_lane = np.arange(LANES)
+        rows, columns = SIDE * left[:, None] + of_lane // SIDE, SIDE * right[:, None] + of_lane % SIDE
+        return np.minimum(rows, n - 1).ravel(), np.minimum(columns, m - 1).ravel()
 
-    def states(self, x: np.ndarray) -> States:
-        """What is known of each sample."""
-        return self.builder.build(x)
+    @property
+    def runners(self) -> list[Runner]:
+        """That for all pairs and, where there is one, that for near ones."""
+        return [self.main] if self.near is None else [self.main, self.near]
+
+    @property
+    def read_states(self) -> set[tuple[str, int]]:
+        """Kinds and registers of what is read of the samples."""
+        columns = {key for runner in self.runners for key in runner.schedule.planes.columns}
+        return columns | {("spread", total) for total in ([] if self.near is None else self.near.schedule.totals)}
 
     def totals(
         self, left: States, right: States, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """register -> (D, T), each (pairs,), of every vector that reads a register with positions."""
         planes, dtype = self.main.schedule.planes, self.main.dtype
-        sides = left.packed(planes, dtype), right.packed(planes, dtype)
+        sides = packed_sides(left, right, planes, dtype)
         exact_totals: list[np.ndarray] = []
 
         def around(group: Group) -> AfterStage:
@@ -114,7 +115,7 @@ class Spatial:
         """Near pairs of positions of a group's tiles, in float64."""
         assert self.near is not None
         schedule = self.near.schedule
-        sides = left.packed(schedule.planes, np.dtype(np.float64)), right.packed(schedule.planes, np.dtype(np.float64))
+        sides = packed_sides(left, right, schedule.planes, np.dtype(np.float64))
         exact = self.near.new_group(group.left, group.right)
         self.near.run_group(exact, *sides, lambda stage: finish_stage(stage, schedule, exact, *sides, None))
         return schedule, exact

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from ntkit.infinite.compiled.schedule import Schedule
 
 
+def affine_numbers(op: ops.Affine) -> tuple[tuple[float, float, float, float], bool]:
+    """The numbers (x, y, z, w) of D ← x D and T ← x T + y (r1² + r2² − w D) + z, and whether roots are the result's.
+
+    s = (q + q' − D)/2 comes from the moments before or, where nothing cancels, as (s' − b)/w from those after: they are
+    what the next activation reads.
+    """
+    w, b = op.weight_variance, op.bias_variance
+    if w > 0 and (b == 0 or op.weight_rate <= w):
+        rate = op.weight_rate / w
+        return (w, rate / 2, op.bias_rate - rate * b, w), True
+    return (w, op.weight_rate / 2, op.bias_rate, 1.0), False
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage, ready to run but for the addresses of its duals.
@@ -232,19 +245,12 @@ class StageBuilder:
         self.roots = None
 
     def _affine(self, op: ops.Affine, i: int) -> None:
-        """D ← w D and T ← w T + rate · s + bias rate, with s from the roots before or, to save a load, after."""
         self._bring(op.source, i)
         t_in, t_out = self.schedule.has_t[op.source], self.schedule.has_t[i]
-        w, b = op.weight_variance, op.bias_variance
-        if not t_out:
-            self.tables.operation(m.AFFINE, numbers=(w,))
-        elif w > 0 and (b == 0 or op.weight_rate <= w):  # s = (s' − b)/w, which does not cancel then
-            self._bring_roots(i)
-            rate = op.weight_rate / w
-            self.tables.operation(m.AFFINE, t_in=t_in, t_out=True, numbers=(w, rate / 2, op.bias_rate - rate * b, w))
-        else:
-            self._bring_roots(op.source)
-            self.tables.operation(m.AFFINE, t_in=t_in, t_out=True, numbers=(w, op.weight_rate / 2, op.bias_rate, 1.0))
+        numbers, of_result = affine_numbers(op)
+        if t_out:
+            self._bring_roots(i if of_result else op.source)
+        self.tables.operation(m.AFFINE, t_in=t_in, t_out=t_out, numbers=numbers)
 
     def _combine(self, op: ops.Combine, i: int) -> None:
         has_t, t_out = self.schedule.has_t, self.schedule.has_t[i]

@@ -1,10 +1,13 @@
-"""Jobs shared out over threads, without a pool: each call starts its own helpers and waits for them.
+"""Jobs shared out over threads, without a pool: each call starts its own threads and waits for them.
 
 So calls from several threads at once do not meet, a forked process has nothing left over from its parent, and
 numba's own thread pools (of which one is not safe for several callers and another not after a fork) stay unused. A call
-adds helpers only as far as other calls and their helpers leave cores to use; where they leave none it works alone. So
-there are never more helpers than cores. A forked child works with one thread until it sets another number itself with
-`torch.set_num_threads`.
+starts as many threads as other calls leave cores; where they leave less than two, the calling thread works alone. So
+there are never more threads at work than cores and callers. A forked child works with one thread until it sets another
+number itself with `torch.set_num_threads`.
+
+Within these threads torch works with one thread. Its own helpers would stand beside them, and go on waiting, busily,
+long after their work is done: a fifth of the time of a kernel.
 """
 
 from __future__ import annotations
@@ -27,17 +30,18 @@ class _Workers:
         self.lock = threading.Lock()
         self.busy = 0
 
-    def begin(self, helpers: int) -> int:
-        """Counts in the calling thread and as many helpers as there are cores for, at most `helpers`; how many."""
+    def begin(self, wanted: int) -> int:
+        """How many threads a call may start, at most `wanted`; 0 where its own, counted instead, does as well."""
         with self.lock:
-            granted = max(0, min(helpers, available() - 1 - self.busy))
-            self.busy += 1 + granted
+            granted = min(wanted, available() - self.busy)
+            granted = granted if granted > 1 else 0
+            self.busy += max(granted, 1)
             return granted
 
-    def end(self, helpers: int) -> None:
-        """Counts the calling thread and its helpers out."""
+    def end(self, granted: int) -> None:
+        """Counts the threads of a call out."""
         with self.lock:
-            self.busy -= 1 + helpers
+            self.busy -= max(granted, 1)
 
 
 _workers = _Workers()
@@ -65,14 +69,18 @@ class _Helper(threading.Thread):
 
     def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(name="ntkit helper", daemon=True)
-        self.work, self.begun, self.finished = work, False, threading.Event()
+        self.work, self.begun, self.ready, self.finished = work, False, threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Does the work and says so."""
         self.begun = True
         try:
+            torch.get_num_threads()  # a thread's first question fetches the common setting, so it comes before
+            torch.set_num_threads(1)
+            self.ready.set()
             self.work()
         finally:
+            self.ready.set()
             self.finished.set()
 
     def wait(self) -> None:
@@ -105,11 +113,12 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -
 
     workers = _workers  # of this process, also if it forks meanwhile
     helpers: list[_Helper] = []
-    granted = workers.begin(len(jobs) - 1)
+    granted = workers.begin(len(jobs))
     try:
         helpers += [_Helper(work) for _ in range(granted)]
         _start(helpers)
-        work()
+        if not helpers:
+            work()
         _wait(helpers)
     except BaseException as error:  # an interruption between jobs
         errors.append(error)  # which ends the helpers
@@ -122,12 +131,19 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -
 
 
 def _start(helpers: list[_Helper]) -> None:
-    for k, helper in enumerate(helpers):
-        try:
-            helper.start()
-        except RuntimeError:  # the system gives no more threads: the others do the work
-            del helpers[k:]
-            return
+    threads = torch.get_num_threads()
+    try:
+        for k, helper in enumerate(helpers):
+            try:
+                helper.start()
+            except RuntimeError:  # the system gives no more threads: the others do the work
+                del helpers[k:]
+                break
+        for helper in helpers:
+            helper.ready.wait()
+    finally:
+        # each thread has its own setting, but the last one made anywhere is what threads yet to come begin with
+        torch.set_num_threads(threads)
 
 
 def _wait(helpers: list[_Helper]) -> None:

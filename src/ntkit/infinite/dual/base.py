@@ -91,11 +91,17 @@ class ClosedForm:
         safe = rule is not None and rule(*constants)
         return cls(*bound, check=check and partial(_with_constants, check, constants), safe_in_single=safe)
 
-    def samples(self, q: Tensor) -> Samples:
-        """Second moment and mean for variances q (n,)."""
+    def moments(self, q: Tensor, mean: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Second moment and, where asked for, mean for variances q (n,)."""
         if self.check is not None:
             self.check(q)
-        return Samples(q, self.variance_of(q), self.mean_of(q), {})
+        return self.variance_of(q), self.mean_of(q) if mean else None
+
+    def samples(self, q: Tensor) -> Samples:
+        """Second moment and mean for variances q (n,)."""
+        variance, mean = self.moments(q)
+        assert mean is not None
+        return Samples(q, variance, mean, {})
 
     def pairs(self, left: Samples, right: Samples, d: Tensor, derivative: bool) -> tuple[Tensor, Tensor | None]:
         """Distance after and derivative's covariance for every pair."""
