@@ -51,7 +51,41 @@ def _conv(**options):
     return nn.Conv2d(8, 8, 3, padding=1, **options)
 
 
+class MeanOfPositions(nn.Module):
+    """The mean over all positions, whatever their number of axes, which is asked for by `count`."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def forward(self, h):
+        return h.mean(tuple(range(2, self.count(h))))
+
+
+NO_AXES = (
+    r"asks a tensor for its number of axes .* is not known while .* fixed whole numbers are wanted; write them out, "
+    r"x.mean\(\(2, 3\)\) .*ntkit.empirical_ntk"
+)
+
+
+def _mean_of_positions(count):
+    return lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), MeanOfPositions(count)))
+
+
 UNSUPPORTED = {
+    "number of axes": (
+        _mean_of_positions(lambda h: h.ndim),
+        r"the forward of MeanOfPositions at '1\.1' " + NO_AXES,
+    ),
+    "number of axes by method": (_mean_of_positions(lambda h: h.dim()), NO_AXES),
+    "number of axes by length": (_mean_of_positions(lambda h: len(h.shape)), NO_AXES),
+    "number of axes by length of size": (_mean_of_positions(lambda h: len(h.size())), NO_AXES),
+    "number of axes of a view": (_mean_of_positions(lambda h: h.mT.ndim), NO_AXES),
+    "number of axes as an argument": (
+        _bent(lambda m, h: h.flatten(1, h.ndim - 1)),
+        "the forward of Bent asks a tensor for its number of axes",
+    ),
+    "branch on the number of axes": (_on_data(lambda m, x: x if x.ndim == 2 else x.flatten(1)), NO_AXES),
     "reflect padding": (
         _bent(lambda m, h: m.own(h), own=_conv(padding_mode="reflect")),
         "Conv2d at 'own' has padding_mode='reflect', which has no rule; use 'zeros' or 'circular'",

@@ -88,6 +88,43 @@ def test_both_kernels_are_written_into_kernels_of_arrays_that_allow_it(unchecked
         plain_kernel().nngp(data().numpy(), out=fixed)
 
 
+def _with_gradients(seed=0):
+    return data(seed=seed).requires_grad_()
+
+
+GRADIENTS = {
+    "x1": (lambda: (_with_gradients(),), r"but x1 requires grad; leave out= away .* or pass x1.detach\(\)$"),
+    "x1 of two": (lambda: (_with_gradients(), data(seed=1)), r"but x1 requires grad; .* or pass x1.detach\(\)$"),
+    "x2": (lambda: (data(), _with_gradients(1)), r"but x2 requires grad; .* or pass x2.detach\(\)$"),
+    "both": (
+        lambda: (_with_gradients(), _with_gradients(1)),
+        r"but x1 and x2 require grad; .* or pass x1.detach\(\) and x2.detach\(\)$",
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_not_lost_in_silence(name, engine):
+    make, text = GRADIENTS[name]
+    x, kernel, out = make(), plain_kernel(), Kernels(empty(5, 5), empty(5, 5))
+    calls = [(kernel, out), (kernel.ntk, out.ntk), (kernel.nngp, out.nngp)]
+    for call, place in calls:
+        with pytest.raises(InvalidInput, match="^out= takes inputs without gradients, .*" + text):
+            call(*x, out=place, engine=engine)
+    assert torch.isnan(out.ntk).all(), "something was written before the refusal"
+
+
+def test_out_is_written_where_gradients_are_turned_off_or_detached():
+    kernel, x = plain_kernel(), _with_gradients()
+    expected = kernel.ntk(x, engine="torch").detach()
+    out = empty(5, 5)
+    with torch.no_grad():
+        assert kernel.ntk(x, out=out, engine="torch") is out
+    assert torch.equal(out, expected)
+    assert torch.equal(kernel.ntk(x.detach(), out=empty(5, 5), engine="torch"), expected)
+
+
 def test_torch_needs_its_own_memory_beside_out(monkeypatch):
     monkeypatch.setattr(_memory, "_machine_available", lambda: 1_000)
     x, out = data(12), empty(12, 12)

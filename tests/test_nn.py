@@ -148,6 +148,29 @@ def test_ntk_parameterize_keeps_how_a_convolution_moves(axes, plain, own):
     torch.testing.assert_close(new(x), layer(x))
 
 
+@pytest.mark.parametrize("options", [
+    {},
+    {"stride": 2},
+    {"padding": 1},
+    {"padding": "same"},
+    {"dilation": 2},
+    {"groups": 2},
+    {"padding": 1, "padding_mode": "circular"},
+    {"stride": 2, "padding": 3, "dilation": 2, "groups": 2, "padding_mode": "reflect"},
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["Conv1d", "Conv2d", "Conv3d"])
+def test_a_convolution_shows_what_torch_shows_and_its_scales(name, options):
+    plain = getattr(nn, name)(4, 6, 3, **options)
+    for b_std in (0.0, 0.25):
+        own = getattr(ntkit.nn, name)(4, 6, 3, w_std=1.5, b_std=b_std, **options)
+        assert repr(own) == repr(plain)[:-1] + f", w_std=1.5, b_std={b_std:g})"
+
+
+def test_a_convolution_shows_its_padding():
+    layer = ntkit.nn.Conv2d(1, 2, 3, padding=1, w_std=1.5)
+    assert repr(layer) == "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), w_std=1.5, b_std=0)"
+
+
 def test_ntk_parameterize_redraws_own_layers_at_their_own_scale():
     layer = ntkit.nn.Linear(50, 50, w_std=0.7)
     new = ntkit.ntk_parameterize(layer, w_std=9.0)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import llvmlite
+import numba
 import numpy as np
 import pytest
 import typer
@@ -297,6 +299,10 @@ def test_the_folder_holds_results_arrays_figures_and_page(tmp_path, fake):
     assert stored["seeds"] == [3]
     assert stored["claims"][0]["holds"] is True
     assert "torch" in stored["environment"]
+    assert {name: stored["environment"][name] for name in ("numba", "llvmlite")} == {
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+    }
     assert result.holds
     page = result.page.read_text()
     assert "A title" in page

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
-from torch.fx.proxy import TraceError
+from torch.fx.proxy import Attribute, TraceError
 
 import ntkit.nn
 from ntkit.architecture.dispatch import Dispatcher
@@ -29,7 +29,45 @@ _LEAF_PREFIXES = ("torch.nn.", "torch.ao.nn.", "ntkit.nn.")
 
 
 class _Recorded(fx.Proxy):
-    """A recorded tensor. Unlike torch.fx's own it records `x += y` as what it is: a change of x, not x = x + y."""
+    """A recorded tensor. Unlike torch.fx's own it records `x += y` as what it is: a change of x, not x = x + y.
+
+    Its number of axes is refused: Python's own functions, as in range(2, x.ndim), want a number where there is none.
+    """
+
+    def __getattr__(self, k: str) -> Attribute:
+        return _RecordedAttribute(self, k)
+
+    @property
+    def ndim(self) -> int:
+        """Refused."""
+        raise self._number_of_axes()
+
+    def dim(self) -> int:
+        """Refused."""
+        raise self._number_of_axes()
+
+    ndimension = dim
+
+    def __len__(self) -> int:
+        is_attribute = self.node.target is getattr and self.node.args[1:] == ("shape",)
+        if is_attribute or (self.node.op == "call_method" and self.node.target == "size"):
+            raise self._number_of_axes()
+        return super().__len__()
+
+    def _number_of_axes(self) -> UnsupportedLayer:
+        scope: Any = self.tracer.scope
+        path = scope.module_path.removeprefix("model").removeprefix(".")
+        at = f" at '{path}'" if path else ""
+        return UnsupportedLayer(
+            f"the forward of {scope.module_type.__name__}{at} asks a tensor for its number of axes (x.ndim, x.dim() or "
+            "len(x.shape)), which is not known while forward is recorded, and fixed whole numbers are wanted; write "
+            "them out, x.mean((2, 3)) in place of x.mean(tuple(range(2, x.ndim))), or use ntkit.empirical_ntk, which "
+            "takes any model"
+        )
+
+
+class _RecordedAttribute(Attribute, _Recorded):
+    """What `x.name` of a recorded tensor is."""
 
 
 def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[_Recorded, Any], fx.Proxy]:
@@ -138,6 +176,8 @@ def _record(root: _Whole) -> fx.Graph:
     try:
         with _recording:
             return _Tracer().trace(root)
+    except UnsupportedLayer:  # a TypeError too, and it says all that is to be said
+        raise
     except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
         raise UnsupportedLayer(
             f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "

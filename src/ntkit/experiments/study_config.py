@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,14 @@ class StudyConfig:
         return asdict(self)
 
 
+def _installed(name: str) -> str | None:
+    """A library's version without loading it; None where it cannot be told, which must not end a finished run."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, for results.json."""
     return {
@@ -76,6 +85,8 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
+        "numba": _installed("numba"),  # the compiled engine, and what makes machine code of it
+        "llvmlite": _installed("llvmlite"),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",

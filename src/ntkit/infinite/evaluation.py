@@ -45,6 +45,8 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
     if x2 is not None:
         two = inputs.samples(kernel.network, x2, "x2")
         inputs.check_same_kind(x1, x2, one, two)
+    if given.out is not None:
+        inputs.check_no_gradients({"x1": one} if two is None else {"x1": one, "x2": two})
     placement = _placed(kernel, tuple(one.shape[1:]))
     engine = chosen(given.engine, placement, kernel.tolerance, one, *([] if two is None else [two]))
     shape = (len(one), len(one if two is None else two))

@@ -85,6 +85,24 @@ def check_same_kind(x1: Any, x2: Any, one: Tensor, two: Tensor) -> None:
         )
 
 
+def check_no_gradients(tensors: dict[str, Tensor]) -> None:
+    """Raise `InvalidInput` where gradients are wanted of results that are written into memory of the caller.
+
+    A copy into `out` has no link to the inputs. As with torch's own out=, inputs under torch.no_grad() are fine.
+
+    Args:
+        tensors: by the names of the arguments.
+    """
+    wanted = [name for name, x in tensors.items() if x.requires_grad and torch.is_grad_enabled()]
+    if wanted:
+        detached = " and ".join(f"{name}.detach()" for name in wanted)
+        raise InvalidInput(
+            f"out= takes inputs without gradients, as what is written there has none, but {' and '.join(wanted)} "
+            f"{'requires' if len(wanted) == 1 else 'require'} grad; leave out= away to keep the gradients, or pass "
+            f"{detached}"
+        )
+
+
 def in_order(network: Network, out: Any) -> list[Any]:
     """What was given to write into, one for each output of the model.
 

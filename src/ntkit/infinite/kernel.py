@@ -117,14 +117,14 @@ class InfiniteKernel:
             out_dtype: of the results, a dtype of x1's library; None for x1's own. float64 keeps what float32
                 arithmetic knows beyond float32's rounding.
             out: `Kernels` of arrays (n, m) to write into, memory-mapped ones too; of several outputs, arranged as the
-                model returns them.
+                model returns them. What is written there has no gradients.
             on_tile: called with the rows and columns of every part of the results that is complete.
 
         Returns:
             `Kernels` with `.nngp` and `.ntk`, each (n, m), of the kind and device of x1.
 
         Raises:
-            InvalidInput: wrong shape, dtype, NaN, or moments that do not exist.
+            InvalidInput: wrong shape, dtype, NaN, moments that do not exist, or `out` for inputs that require grad.
             MemoryLimitExceeded: the result does not fit in memory.
         """
         given = inputs.Request(engine, out_dtype, out, on_tile)

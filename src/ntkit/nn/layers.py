@@ -132,11 +132,9 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
         return self._conv_forward(self.weight_scale * input, self.weight, bias)
 
     def extra_repr(self) -> str:
-        """Sizes and scales."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"w_std={self.w_std:g}, b_std={self.b_std:g}"
-        )
+        """What torch's own layer shows, and scales."""
+        shown = super().extra_repr().replace(", bias=False", "")  # which b_std=0 says, and no argument here
+        return f"{shown}, w_std={self.w_std:g}, b_std={self.b_std:g}"
 
 
 class Conv1d(_Convolution, torch.nn.Conv1d):
