@@ -62,9 +62,9 @@ class CompiledInterpreter:
         if any(placement.positions(i) > 1 for i in range(len(placement.program.instructions))):
             self.spatial = Spatial(placement, dtype, with_ntk, self._address)
         self.pairs = Pairs(placement, dtype, with_ntk, self._address)
-        kept = set(self.pairs.planes.columns) | (self.spatial.read_states if self.spatial is not None else set())
+        layouts = {"pairs": self.pairs.layout, **(self.spatial.layouts if self.spatial is not None else {})}
         near = None if self.spatial is None else self.spatial.near
-        self.states = StateBuilder(placement, self.duals, near, kept).build
+        self.states = StateBuilder(placement, self.duals, near, layouts).build
 
     def _address(self, register: int, derivative: bool, dtype: str) -> int:
         return strip_loop(loop_source(self.duals[register], derivative), dtype).address

@@ -162,25 +162,21 @@ def mean_of_9_taps(
 
 
 def _placed_side(of_lane: Callable[[int], int]) -> Any:
-    """(array to, row, array from, places) -> None: lane k of to[row] = from[places[of_lane(k)]], SIDE places."""
+    """(array to, row, array from, place) -> None: lane k of to[row] = from[place + of_lane(k)], with `SIDE` numbers."""
 
-    def typer(typing_context: Any, to: Any, row: Any, source: Any, places: Any) -> Any:
+    def typer(typing_context: Any, to: Any, row: Any, source: Any, place: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             data = cgutils.create_struct_proxy(source)(context, builder, value=args[2]).data
-            number, target = (context.get_value_type(array.dtype) for array in (source, to))
-            few = ir.Constant(ir.VectorType(number, SIDE), ir.Undefined)
-            for k in range(SIDE):
-                place = builder.gep(data, [builder.extract_value(args[3], k)], source_etype=number)
-                few = builder.insert_element(few, builder.load(place, typ=number), ir.IntType(32)(k))
-            if number != target:
-                convert = builder.fpext if to.dtype == types.float64 else builder.fptrunc
-                few = convert(few, ir.VectorType(target, SIDE))
+            number = context.get_value_type(source.dtype)
+            kind = ir.VectorType(number, SIDE)
+            pointer = builder.bitcast(builder.gep(data, [args[3]], source_etype=number), kind.as_pointer())
+            few = builder.load(pointer, align=4, typ=kind)
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [of_lane(k) for k in range(LANES)])
             machine = _Rows(context, builder)
             machine.store(builder.shuffle_vector(few, few, lanes), machine.pointer(to, args[0], args[1]))
             return context.get_dummy_value()
 
-        return types.void(to, types.int64, source, types.UniTuple(types.int64, SIDE)), generate
+        return types.void(to, types.int64, source, types.int64), generate
 
     return intrinsic(typer)
 

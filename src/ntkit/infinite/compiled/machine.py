@@ -24,7 +24,7 @@ READ, LOAD, GATHER, RIM, TENSOR, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, STORE, 
 # columns of the tables that schedule.py writes
 SIZE0, SIZE1, SIZE2, FACTOR0, FACTOR1, FACTOR2, MODULAR, POSITIONS, COORDINATES = range(9)  # a level
 LEVEL_IN, LEVEL_OUT, KERNEL0, KERNEL1, KERNEL2, TAPS0, TAPS1, TAPS2, TABLE, OUTLINE, BEHIND = range(11)  # a convolution
-INVERSE0, INVERSE1, INVERSE2, OUT1, OUT2, OUT_POSITIONS, BAND_AXIS = range(7)  # a pooling layer
+READERS, COORDINATES_BEHIND, OUT_POSITIONS = range(3)  # a pooling layer
 # columns of the geometry of one slice at one level
 ACTIVE, OFFSET0, OFFSET1, OFFSET2, START0, START1, START2, COUNT0, COUNT1, COUNT2, ROWS = range(11)
 
@@ -146,45 +146,31 @@ def gather(work, integers, table, taps, rows, sources, targets, scale):
 
 
 @cache.kept(**_OPTIONS)
-def push(work, integers, coordinates, rows, level, pool, windows, shares, tensor, place, band, has_t):
+def push(work, integers, coordinates, rows, pool, readers, shares, tensor, place, band, has_t):
     """Adds a strip's rows to the pooled covariance: every row to all pairs of windows that hold its two positions.
 
-    windows[windows[INVERSE + p] … windows[INVERSE + p + 1]] are the outputs that read p, with weights `shares`. Only
-    outputs whose offset on one axis lies in `band` are written, so that two jobs never write the same place.
+    readers[readers[READERS + p] … readers[READERS + p + 1]] are the outputs that read p, with weights `shares`, and
+    behind them their coordinates on the axis of bands. Only outputs whose offset on it lies in `band` are written, so
+    that two jobs never write the same place.
     """
-    size1, size2, positions = level[SIZE1], level[SIZE2], pool[OUT_POSITIONS]
+    first, behind, positions = pool[READERS], pool[COORDINATES_BEHIND], pool[OUT_POSITIONS]
     for r in range(rows):
         p, q = lanes.at(integers, coordinates + 2 * r), lanes.at(integers, coordinates + 2 * r + 1)
-        x0, y0 = pool[INVERSE0] + p // (size1 * size2), pool[INVERSE0] + q // (size1 * size2)
-        x1, y1 = pool[INVERSE1] + p // size2 % size1, pool[INVERSE1] + q // size2 % size1
-        x2, y2 = pool[INVERSE2] + p % size2, pool[INVERSE2] + q % size2
-        for i0 in range(windows[x0], windows[x0 + 1]):
-            for j0 in range(windows[y0], windows[y0 + 1]):
-                for i1 in range(windows[x1], windows[x1 + 1]):
-                    for j1 in range(windows[y1], windows[y1 + 1]):
-                        weight1 = shares[i0] * shares[j0] * shares[i1] * shares[j1]
-                        left1 = windows[i0] * pool[OUT1] + windows[i1]
-                        right1 = windows[j0] * pool[OUT1] + windows[j1]
-                        for i2 in range(windows[x2], windows[x2 + 1]):
-                            for j2 in range(windows[y2], windows[y2 + 1]):
-                                apart = windows[j2] - windows[i2]
-                                if pool[BAND_AXIS] == 0:
-                                    apart = windows[j0] - windows[i0]
-                                elif pool[BAND_AXIS] == 1:
-                                    apart = windows[j1] - windows[i1]
-                                if apart < band[0] or apart >= band[1]:
-                                    continue
-                                left = left1 * pool[OUT2] + windows[i2]
-                                to = place + left * positions + right1 * pool[OUT2] + windows[j2]
-                                weight = weight1 * shares[i2] * shares[j2]
-                                lanes.add_row(tensor, to, work, (D + r,), weight)
-                                if has_t:
-                                    lanes.add_row(tensor, to + positions * positions, work, (T + r,), weight)
+        begin, end = lanes.at(readers, first + q), lanes.at(readers, first + q + 1)
+        for i in range(lanes.at(readers, first + p), lanes.at(readers, first + p + 1)):
+            left, here = place + lanes.at(readers, i) * positions, lanes.at(readers, i + behind)
+            for j in range(begin, end):
+                apart = lanes.at(readers, j + behind) - here
+                if band[0] <= apart and apart < band[1]:
+                    to, weight = left + lanes.at(readers, j), shares[i] * shares[j]
+                    lanes.add_row(tensor, to, work, (D + r,), weight)
+                    if has_t:
+                        lanes.add_row(tensor, to + positions * positions, work, (T + r,), weight)
 
 
 @cache.kept(**_OPTIONS)
 def run_strip(
-    work, integers, ops, numbers, first_op, last_op, first, rows, levels, level, convs, taps, pools, windows, shares,
+    work, integers, ops, numbers, first_op, last_op, first, rows, levels, level, convs, taps, pools, readers, shares,
     weights, left, right, tensor, sums, band, owned,
 ):  # fmt: skip
     """Takes one strip of a slice through the operations of a pass.
@@ -283,7 +269,7 @@ def run_strip(
                 if t_out:
                     lanes.copy_row(work, b + 1 + first + r, work, (T + r,), x)
         elif code == PUSH:
-            push(work, integers, coordinates + 2 * first, rows, level, pools[c], windows, shares, tensor, a, band, t_in)
+            push(work, integers, coordinates + 2 * first, rows, pools[c], readers, shares, tensor, a, band, t_in)
         elif code == SUM and owned:
             for r in range(rows):
                 p = lanes.at(integers, coordinates + 2 * (first + r))
@@ -298,30 +284,27 @@ def run_strip(
 
 @cache.kept(**_OPTIONS)
 def gather_planes(work, row, states, samples):
-    """Puts one side's quantities, by position, side by side: row + k holds column k of the lanes' samples."""
-    in_blocks, in_turn = True, True
+    """Puts one side's quantities, by position, side by side: row + k holds row k of `states`, of the lanes' samples."""
+    left, right = True, True  # whether the lanes are one side of a tile of neighbouring samples
     for lane in range(LANES):
-        in_blocks = in_blocks and samples[lane] == samples[lane - lane % SIDE]
-        in_turn = in_turn and samples[lane] == samples[lane % SIDE]
-    width = states.shape[1]
-    if in_blocks:
-        a, b, c, d = samples[0] * width, samples[SIDE] * width, samples[2 * SIDE] * width, samples[3 * SIDE] * width
+        left = left and samples[lane] == samples[0] + lane // SIDE
+        right = right and samples[lane] == samples[0] + lane % SIDE
+    width, n, first = states.shape[0], states.shape[1], samples[0]
+    if left:
         for k in range(width):
-            lanes.place_left_side(work, row + k, states, (a + k, b + k, c + k, d + k))
-    elif in_turn:
-        a, b, c, d = samples[0] * width, samples[1] * width, samples[2] * width, samples[3] * width
+            lanes.place_left_side(work, row + k, states, k * n + first)
+    elif right:
         for k in range(width):
-            lanes.place_right_side(work, row + k, states, (a + k, b + k, c + k, d + k))
+            lanes.place_right_side(work, row + k, states, k * n + first)
     else:
-        for lane in range(LANES):
-            state = states[samples[lane]]
-            for k in range(width):
-                work[(row + k) * LANES + lane] = state[k]
+        for k in range(width):
+            for lane in range(LANES):
+                work[(row + k) * LANES + lane] = states[k, samples[lane]]
 
 
 @cache.kept(**_OPTIONS)
 def run_slices(
-    work, integers, ops, numbers, passes, levels, convs, taps, pools, windows, shares, weights, slices, places, left,
+    work, integers, ops, numbers, passes, levels, convs, taps, pools, readers, shares, weights, slices, places, left,
     right, left_states, right_states, left_samples, right_samples, loaded, placed, geometries, tensors, sums, band,
 ):  # fmt: skip
     """Takes the listed slices of the tiles of a job through the whole stage.
@@ -354,25 +337,36 @@ def run_slices(
                     for first in range(0, geometry[ROWS], STRIP_ROWS):
                         run_strip(
                             work, integers, ops, numbers, passes[k, 0], passes[k, 1], first,
-                            min(STRIP_ROWS, geometry[ROWS] - first), levels, level, convs, taps, pools, windows,
+                            min(STRIP_ROWS, geometry[ROWS] - first), levels, level, convs, taps, pools, readers,
                             shares, weights, left, right, tensors[tile], sums[tile, places[s]], band, slices[s, 3],
                         )  # fmt: skip
 
 
 @cache.kept(**_OPTIONS)
-def finish_pool(work, left, right, pooled_left, pooled_right, totals, tensor, place, grid, exact, exact_place, near):
+def _holds(masks, grid, d0, d1, d2):
+    """Whether masks of offsets, axis by axis, all hold."""
+    return masks[0, d0 + grid[0] - 1] and masks[1, d1 + grid[1] - 1] and masks[2, d2 + grid[2] - 1]
+
+
+@cache.kept(**_OPTIONS)
+def finish_pool(
+    work, left, right, pooled_left, pooled_right, totals, tensor, place, grid, exact, exact_place, needed, near, rows
+):
     """From sums of D over windows to D of the pooled values, both sides' spreads taken away.
 
     left, right: rows of the spreads; pooled_*: rows of the pooled second moments; totals: sums of weights by position.
-    Where `near` holds for the offset on every axis, D comes from `exact`, which is computed in float64.
+    Where `needed` holds for the offset; where `near` does too, D comes from `exact`, which is computed in float64.
+    rows: positions (from, to) of the left side.
     """
     positions = grid[0] * grid[1] * grid[2]
-    for p in range(positions):
+    for p in range(rows[0], rows[1]):
         p0, p1, p2 = p // (grid[1] * grid[2]), p // grid[2] % grid[1], p % grid[2]
         for q in range(positions):
-            q0, q1, q2 = q // (grid[1] * grid[2]), q // grid[2] % grid[1], q % grid[2]
+            d0, d1, d2 = q // (grid[1] * grid[2]) - p0, q // grid[2] % grid[1] - p1, q % grid[2] - p2
             row = (place + p * positions + q) * LANES
-            if near[0, q0 - p0 + grid[0] - 1] and near[1, q1 - p1 + grid[1] - 1] and near[2, q2 - p2 + grid[2] - 1]:
+            if not _holds(needed, grid, d0, d1, d2):
+                continue
+            if _holds(near, grid, d0, d1, d2):
                 other = (exact_place + p * positions + q) * LANES
                 for lane in range(LANES):
                     tensor[row + lane] = exact[other + lane]

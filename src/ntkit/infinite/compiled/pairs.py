@@ -14,7 +14,7 @@ from ntkit.infinite.compiled.products import float32_products_are_exact, row_pro
 from ntkit.infinite.compiled.runner import aligned_zeros
 from ntkit.infinite.compiled.schedule import Planes
 from ntkit.infinite.compiled.stage import affine_numbers
-from ntkit.infinite.compiled.states import States, packed_sides
+from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.compiled.threads import run_jobs
 from ntkit.infinite.placement import Placement
 
@@ -157,12 +157,16 @@ class Pairs:
     def _scale(self, i: int, factor: float) -> None:
         self._emit(m.SCALE, t_in=self.has_t[i], numbers=(factor,))
 
+    @property
+    def layout(self) -> Layout:
+        """What is wanted of each sample."""
+        return Layout(self.planes, np.dtype(np.float64))
+
     # ---- running it --------------------------------------------------------------------------------------------
 
     def run(self, block: Block) -> None:
         """Writes the outputs of a block."""
-        left, right = packed_sides(block.left, block.right, self.planes, np.dtype(np.float64))
-        right = np.ascontiguousarray(right.T)
+        left, right = np.ascontiguousarray(block.left.packed["pairs"].T), block.right.packed["pairs"]
         n, columns = len(left), right.shape[1]
         roots = np.zeros((len(self.roots), 2, n, columns) if self.roots else (0, 2, 0, 0))
         for k, register in enumerate(self.roots):

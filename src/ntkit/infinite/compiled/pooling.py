@@ -9,6 +9,7 @@ comes later, only covariances matter; there q' = A m and r = 0 stand for the sam
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import machine
 from ntkit.infinite.compiled.frames import product_of_axes, triple
 from ntkit.infinite.compiled.lanes import LANES
-from ntkit.infinite.compiled.threads import run_jobs
+from ntkit.infinite.compiled.threads import available, run_jobs
 from ntkit.infinite.placement import Grid, Placement
 from ntkit.infinite.program import Program
 
@@ -53,23 +54,24 @@ def sums_of_weights(op: ops.Pool, grid: Grid) -> np.ndarray:
 
 
 def pooled(op: ops.Pool, values: np.ndarray, grid: Grid) -> np.ndarray:
-    """W applied to (samples, positions)."""
-    result = values.reshape(len(values), *grid)
+    """W applied to (positions, samples)."""
+    result = values.reshape(*grid, -1)
     for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
-        result = np.moveaxis(np.tensordot(result, axis.matrix(n), axes=(k + 1, 1)), -1, k + 1)
-    return op.factor * result.reshape(len(values), -1)
+        result = np.moveaxis(np.tensordot(axis.matrix(n), result, axes=(1, k)), 0, k)
+    return op.factor * result.reshape(-1, values.shape[1])
 
 
 def windowed(op: ops.Window, values: np.ndarray, grid: Grid) -> np.ndarray:
-    """The mean over taps of (samples, positions), zero outside."""
-    result = values.reshape(len(values), *grid)
+    """The mean over taps of (positions, samples), zero outside."""
+    result = values.reshape(*grid, -1)
     for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
         source, shape = result, list(result.shape)
-        shape[k + 1] = axis.size(n)
-        result, before = np.zeros(shape), (slice(None),) * (k + 1)
+        shape[k] = axis.size(n)
+        result, before = np.zeros(shape), (slice(None),) * k
         for write, read in _stretches(axis, n):
             result[*before, write] += source[*before, read]
-    return result.reshape(len(values), -1) / op.taps
+    result /= op.taps
+    return result.reshape(-1, values.shape[1])
 
 
 @lru_cache(maxsize=256)
@@ -85,10 +87,10 @@ def _stretches(axis: ConvAxis, n: int) -> list[tuple[slice, slice]]:
 
 
 def self_distances(tensor: np.ndarray, place: int, positions: int) -> np.ndarray:
-    """Summed D of equal positions, (samples, positions), from tensors (tiles, numbers) of samples with themselves."""
+    """Summed D of equal positions, (positions, samples), from tensors (tiles, numbers) of samples with themselves."""
     rows = place + np.arange(positions) * (positions + 1)
     lanes = tensor.reshape(len(tensor), -1, LANES)[:, rows]
-    return lanes.transpose(0, 2, 1).reshape(-1, positions)
+    return lanes.transpose(1, 0, 2).reshape(positions, -1)
 
 
 def mask_of_three(grid: Grid, offsets: tuple[np.ndarray, ...] | None) -> np.ndarray:
@@ -123,36 +125,41 @@ def finish_stage(
     """
     for target in dict.fromkeys(stage.writes):
         if schedule.is_pool(target):
-            columns = [(kind, schedule.planes.columns.get((kind, target))) for kind in ("spread", "sum")]
-            if exact is not None or any(column is not None for _, column in columns):
-                _finish(target, columns, schedule, group, left, right, exact)
+            planes = [(kind, schedule.planes.rows.get((kind, target))) for kind in ("spread", "sum")]
+            if exact is not None or any(row is not None for _, row in planes):
+                _finish(target, planes, schedule, group, left, right, exact)
 
 
-def _finish(target, columns, schedule, group, left, right, exact) -> None:
+def _finish(target, rows_of, schedule, group, left, right, exact) -> None:
     placement = schedule.placement
     op, positions, grid = schedule.instructions[target], placement.positions(target), placement.grids[target]
     totals = sums_of_weights(op, placement.grids[op.sources[0]])
     planes = []  # of the left spread, the right spread, the left sum, the right sum
-    for _, column in columns:
+    for _, row in rows_of:
         for states in (left, right):
-            width = slice(column, column + positions) if column is not None else slice(0, 0)
-            held = states[:, width] if column is not None else np.zeros((len(states), positions), states.dtype)
-            planes.append(np.ascontiguousarray(held))
-    near, other, place = mask_of_three(grid, None), group.tensors.astype(np.float64)[:, :0], 0
+            held = (
+                np.zeros((positions, states.shape[1]), states.dtype) if row is None else states[row : row + positions]
+            )
+            planes.append(held)
+    needed, near = mask_of_three(grid, schedule.needs[target]), mask_of_three(grid, None)
+    other, place = np.zeros((len(group.left), 0)), 0
     if exact is not None and target in exact[0].tensors:
         near, other, place = mask_of_three(grid, exact[0].needs[target]), exact[1].tensors, exact[0].tensors[target]
+    parts = np.linspace(0, positions, 1 + min(positions, -(-4 * available() // len(group.left)))).astype(int).tolist()
+    jobs = [(tile, rows) for tile in range(len(group.left)) for rows in itertools.pairwise(parts)]
 
-    def worker() -> Callable[[int], None]:
+    def worker() -> Callable[[tuple[int, tuple[int, int]]], None]:
         work = np.zeros(4 * positions * LANES, dtype=group.tensors.dtype)
 
-        def finish(tile: int) -> None:
+        def finish(job: tuple[int, tuple[int, int]]) -> None:
+            tile, rows = job
             for k, plane in enumerate(planes):
                 machine.gather_planes(work, k * positions, plane, (group.left, group.right)[k % 2][tile])
             machine.finish_pool(
                 work, 0, positions, 2 * positions, 3 * positions, totals, group.tensors[tile],
-                schedule.tensors[target], np.array(triple(grid)), other[tile], place, near,
+                schedule.tensors[target], np.array(triple(grid)), other[tile], place, needed, near, rows,
             )  # fmt: skip
 
         return finish
 
-    run_jobs(range(len(group.left)), worker)
+    run_jobs(jobs, worker)

@@ -19,6 +19,7 @@ from ntkit.infinite.placement import through_windows
 
 _GROUP_BYTES = 256 * 2**20  # tensors and sums of the tiles that are in work at once
 _TILES_AT_ONCE = 64  # of one job, where all of them go through a single slice
+_JOB_LISTS = 64  # that are remembered
 _EVERYWHERE = (-(2**40), 2**40)
 
 
@@ -72,6 +73,7 @@ class Runner:
     def __init__(self, schedule: Schedule, dtype: np.dtype, address_of: Callable[[int, bool], int]):
         self.schedule, self.dtype = schedule, np.dtype(dtype)
         self.stages = [self._arrays(stage, address_of) for stage in schedule.stages]
+        self._known_jobs: dict[tuple[int, int, int], list[Job]] = {}
 
     def _arrays(self, stage: Stage, address_of: Callable[[int, bool], int]) -> dict[str, np.ndarray]:
         tables = stage.tables
@@ -85,9 +87,9 @@ class Runner:
             "levels": np.array(tables.levels, dtype=np.int64).reshape(-1, 9),
             "convs": np.array(tables.convs, dtype=np.int64).reshape(-1, 11),
             "taps": np.concatenate([*tables.taps, np.zeros(1)]).astype(np.int64),
-            "pools": np.array(tables.pools, dtype=np.int64).reshape(-1, 7),
-            "windows": np.array([*tables.windows, 0], dtype=np.int64),
-            "shares": np.array([*tables.shares, 0], dtype=np.float64),
+            "pools": np.array(tables.pools, dtype=np.int64).reshape(-1, 3),
+            "readers": np.concatenate([*tables.readers, np.zeros(1)]).astype(np.int64),
+            "shares": np.concatenate([*tables.shares, np.zeros(1)]),
         }
 
     def run(
@@ -96,7 +98,7 @@ class Runner:
         """Totals of D and T, (totals, 2, pairs) in float64.
 
         Args:
-            left: states of the left samples, (samples, width).
+            left: states of the left samples, (width, samples).
             right: the same of the right ones.
             pairs: indices of the left and the right sample of every pair.
             around: for each group of tiles, what to call after each of its stages.
@@ -151,7 +153,7 @@ class Runner:
             def run(job: Job) -> None:
                 m.run_slices(
                     work, integers, arrays["ops"], arrays["numbers"], arrays["passes"], arrays["levels"],
-                    arrays["convs"], arrays["taps"], arrays["pools"], arrays["windows"], arrays["shares"],
+                    arrays["convs"], arrays["taps"], arrays["pools"], arrays["readers"], arrays["shares"],
                     self.schedule.all_weights, job.slices, job.places, stage.rows, stage.rows + width, left, right,
                     group.left[job.tiles], group.right[job.tiles], loaded, placed, geometries,
                     group.tensors[job.tiles], sums[job.tiles], np.array(job.band),
@@ -159,14 +161,22 @@ class Runner:
 
             return run
 
-        run_jobs(self._jobs(stage, count), worker)
+        run_jobs(self._jobs(number, count, available()), worker)
         if stage.sums:
             group.totals += sums.sum(axis=1).reshape(count, len(self.schedule.totals), 2, LANES)
 
     # ---- jobs --------------------------------------------------------------------------------------------------
 
-    def _jobs(self, stage: Stage, tiles: int) -> list[Job]:
-        threads = available()
+    def _jobs(self, number: int, tiles: int, threads: int) -> list[Job]:
+        """Of one stage; found once, for small kernels take no longer than this."""
+        key = number, tiles, threads
+        if key not in self._known_jobs:
+            if len(self._known_jobs) > _JOB_LISTS:
+                self._known_jobs.clear()
+            self._known_jobs[key] = self._new_jobs(self.schedule.stages[number], tiles, threads)
+        return self._known_jobs[key]
+
+    def _new_jobs(self, stage: Stage, tiles: int, threads: int) -> list[Job]:
         owned = np.ones(len(stage.slices), dtype=np.int64)
         everything = np.column_stack([stage.slices, owned])
         places = np.arange(len(stage.slices))

@@ -24,20 +24,20 @@ class Planes:
     """Where each sample's quantities by position lie in its state.
 
     Args:
-        columns: (kind, register) -> first column; kinds are "data", "second moment", its "root", "mean",
+        rows: (kind, register) -> first row; kinds are "data", "second moment", its "root", "mean",
             and of pools "spread" and "sum".
-        width: columns in all.
+        width: rows in all.
     """
 
-    columns: dict[tuple[str, int], int] = field(default_factory=dict)
+    rows: dict[tuple[str, int], int] = field(default_factory=dict)
     width: int = 0
 
     def place(self, kind: str, register: int, size: int) -> int:
-        """The first column, made where it is new."""
-        if (kind, register) not in self.columns:
-            self.columns[kind, register] = self.width
+        """The first row, made where it is new."""
+        if (kind, register) not in self.rows:
+            self.rows[kind, register] = self.width
             self.width += size
-        return self.columns[kind, register]
+        return self.rows[kind, register]
 
 
 class Schedule:
@@ -96,7 +96,7 @@ class Schedule:
         return found
 
     def place_pool_planes(self, i: int, op: ops.Pool) -> None:
-        """Columns for what pooling takes away from summed distances; see pooling.py."""
+        """Rows for what pooling takes away from summed distances; see pooling.py."""
         positions = self.placement.positions(i)
         if i in self.spread:
             self.planes.place("spread", i, positions)

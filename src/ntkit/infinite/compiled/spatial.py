@@ -11,7 +11,7 @@ from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
 from ntkit.infinite.compiled.schedule import Schedule
 from ntkit.infinite.compiled.stage import Stage
-from ntkit.infinite.compiled.states import States, packed_sides
+from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.placement import Offsets, Placement, only_offset_zero
 
 AddressOf = Callable[[int, bool, str], int]  # (register of a dual, with derivative, dtype) -> address of its loop
@@ -41,6 +41,8 @@ class Spatial:
         if pools:
             targets = {i: only_offset_zero(placement.grids[i]) for i in pools}
             self.near = self._runner(targets, np.dtype(np.float64), False, address_of)
+            for total in self.near.schedule.totals:
+                self.near.schedule.planes.place("spread", total, 1)
         self.exact_pairs = self.near is not None and np.dtype(dtype) == np.float32
 
     def _totals(self) -> dict[int, Offsets]:
@@ -76,17 +78,16 @@ class Spatial:
         return [self.main] if self.near is None else [self.main, self.near]
 
     @property
-    def read_states(self) -> set[tuple[str, int]]:
-        """Kinds and registers of what is read of the samples."""
-        columns = {key for runner in self.runners for key in runner.schedule.planes.columns}
-        return columns | {("spread", total) for total in ([] if self.near is None else self.near.schedule.totals)}
+    def layouts(self) -> dict[str, Layout]:
+        """What is wanted of each sample: "main" for all pairs, "near" for those of near positions."""
+        names = ("main", "near")
+        return {name: Layout(r.schedule.planes, r.dtype) for name, r in zip(names, self.runners, strict=False)}
 
     def totals(
         self, left: States, right: States, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """register -> (D, T), each (pairs,), of every vector that reads a register with positions."""
-        planes, dtype = self.main.schedule.planes, self.main.dtype
-        sides = packed_sides(left, right, planes, dtype)
+        sides = left.packed["main"], right.packed["main"]
         exact_totals: list[np.ndarray] = []
 
         def around(group: Group) -> AfterStage:
@@ -107,7 +108,8 @@ class Spatial:
                 d, t = found[register]
                 if exact_sums is not None:
                     d = exact_sums[:, k].ravel()[: len(pairs[0])]
-                spread = left.spreads[register][pairs[0], 0] + right.spreads[register][pairs[1], 0]
+                row = self.near.schedule.planes.rows["spread", register]
+                spread = left.packed["near"][row, pairs[0]] + right.packed["near"][row, pairs[1]]
                 found[register] = np.maximum(d - spread, 0.0), t
         return found
 
@@ -115,7 +117,7 @@ class Spatial:
         """Near pairs of positions of a group's tiles, in float64."""
         assert self.near is not None
         schedule = self.near.schedule
-        sides = packed_sides(left, right, schedule.planes, np.dtype(np.float64))
+        sides = left.packed["near"], right.packed["near"]
         exact = self.near.new_group(group.left, group.right)
         self.near.run_group(exact, *sides, lambda stage: finish_stage(stage, schedule, exact, *sides, None))
         return schedule, exact

@@ -94,12 +94,10 @@ class StageBuilder:
                 self._after(i)
         self._end_pass()
         axis = next((band_axis(self.placement.grids[w]) for w in self.writes), 0)
-        for pool in self.tables.pools:
-            pool[m.BAND_AXIS] = axis
+        slices = self._ordered(self.slices)
         return Stage(
-            self.number, self.tables, self.slices, tuple(self.duals), tuple(self.writes), tuple(self.sums), axis,
-            self.rows,
-        )  # fmt: skip
+            self.number, self.tables, slices, tuple(self.duals), tuple(self.writes), tuple(self.sums), axis, self.rows
+        )
 
     def _all_registers(self) -> set[int]:
         loaded = {s for i in self.order if not self.schedule.is_pool(i) for s in self.instructions[i].sources}
@@ -111,9 +109,18 @@ class StageBuilder:
             need = self.schedule.needs[i]
             assert need is not None
             found |= root_offsets(self.placement, self.schedule.frames[i], i, need)
-        slices = np.array(sorted(found), dtype=np.int64).reshape(-1, 3)
-        # the largest first, so that none is left over when the others are done
-        return slices[np.argsort(np.abs(slices).sum(1), kind="stable")]
+        return np.array(sorted(found), dtype=np.int64).reshape(-1, 3)
+
+    def _ordered(self, slices: np.ndarray) -> np.ndarray:
+        """In the order in which they are run."""
+        pooled = next((w for w in self.writes if self.schedule.is_pool(w)), None)
+        if pooled is None:  # the largest first, so that none is left over when the others are done
+            return slices[np.argsort(np.abs(slices).sum(1), kind="stable")]
+        # together what adds to the same places of the tensor, which then stay in cache
+        source = self.instructions[pooled].sources[0]
+        sizes = (triple(self.placement.grids[i]) for i in (source, pooled))
+        step = [max(1, n // m) * f for n, m, f in zip(*sizes, self.schedule.frames[source].factor, strict=True)]
+        return slices[np.lexsort([*slices.T[::-1], *(slices // step).T[::-1]])]
 
     # ---- passes ------------------------------------------------------------------------------------------------
 

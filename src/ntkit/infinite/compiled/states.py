@@ -8,7 +8,7 @@ runs through the machine as a pair with itself, stage by stage.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,60 +24,43 @@ from ntkit.infinite.compiled.stage import Stage
 from ntkit.infinite.dual import ClosedForm
 from ntkit.infinite.placement import Placement
 
-Values = dict[int, np.ndarray]  # register -> (samples, positions)
-_PART = 2**15  # numbers from which torch shares work out over threads, which then go on waiting, busily, beside ours
+Values = dict[int, np.ndarray]  # register -> (positions, samples)
+_PART = 2**16  # numbers of a register that are computed at once, so that they stay in cache
+_ALONE = 2**15 - 1  # more numbers torch shares out over threads, which then go on waiting, busily, beside ours
 
 
 @dataclass
 class States:
-    """Quantities of n samples, by register: the data (channels first), second moments, means, spreads r, sums m."""
+    """What is known of n samples.
+
+    Args:
+        n: samples.
+        data: register -> the data, (samples, values), channels first.
+        packed: name of a layout -> its rows, (width, samples); samples last, so that those of a tile lie together.
+        moments: second moments by register, as long as they are needed; `means` and `spreads` (r) the same.
+    """
 
     n: int
-    data: Values = field(default_factory=dict)
+    data: Values
+    packed: dict[str, np.ndarray]
     moments: Values = field(default_factory=dict)
     means: Values = field(default_factory=dict)
     spreads: Values = field(default_factory=dict)
-    sums: Values = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.n
 
-    def of_kind(self, kind: str) -> Values:
-        """The quantities of a kind, as `Planes` names them."""
-        kinds = {"data": self.data, "mean": self.means, "spread": self.spreads, "sum": self.sums}
-        return kinds.get(kind, self.moments)  # "second moment" and "root"
 
-    def pack(self, planes: Planes, packed: np.ndarray) -> None:
-        """Writes the columns that are known."""
-        for (kind, register), column in planes.columns.items():
-            values = self.of_kind(kind).get(register)
-            if values is not None:
-                into = packed[:, column : column + values.shape[1]]
-                if kind == "root":
-                    np.sqrt(values, out=into, casting="same_kind")
-                else:
-                    into[...] = values
+@dataclass(frozen=True)
+class Layout:
+    """Rows that are wanted of each sample, and their precision."""
 
-    def packed(self, planes: Planes, dtype: np.dtype) -> np.ndarray:
-        """(samples, width): the columns that a schedule reads."""
-        packed = np.zeros((len(self), max(planes.width, 1)), dtype=dtype)
-        self.pack(planes, packed)
-        return packed
+    planes: Planes
+    dtype: np.dtype
 
-    def write(self, part: States, rows: slice, kept: Set[tuple[str, int]]) -> None:
-        """Takes over from a part, which holds some of the samples, what is named by kind and register."""
-        for kind, register in kept:
-            mine, values = self.of_kind(kind), part.of_kind(kind).get(register)
-            if values is not None and kind != "data":
-                if register not in mine:
-                    mine[register] = np.empty((len(self), values.shape[1]), dtype=values.dtype)
-                mine[register][rows] = values
-
-
-def packed_sides(left: States, right: States, planes: Planes, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of both sides, once where they are the same samples."""
-    one = left.packed(planes, dtype)
-    return one, one if right is left else right.packed(planes, dtype)
+    def room(self, n: int) -> np.ndarray:
+        """For n samples."""
+        return np.zeros((max(self.planes.width, 1), n), dtype=self.dtype)
 
 
 class StateBuilder:
@@ -86,8 +69,9 @@ class StateBuilder:
     Args:
         placement: program and sizes.
         duals: register -> its dual.
-        near: runs the pairs of positions that pooled second moments need, in float64; None where there are none.
-        kept: kinds and registers that are read later.
+        near: runs the pairs of positions that pooled second moments need, in float64; None where there are none. Its
+            layout is named "near".
+        layouts: name -> what is wanted.
     """
 
     def __init__(
@@ -95,9 +79,9 @@ class StateBuilder:
         placement: Placement,
         duals: Mapping[int, ClosedForm],
         near: Runner | None,
-        kept: Set[tuple[str, int]],
+        layouts: Mapping[str, Layout],
     ):
-        self.placement, self.duals, self.near, self.kept = placement, duals, near, kept
+        self.placement, self.duals, self.near, self.layouts = placement, duals, near, layouts
         self.instructions = placement.program.instructions
         self.read_means = self._read_means()
         self.largest = max(map(placement.positions, range(len(self.instructions))))
@@ -114,58 +98,88 @@ class StateBuilder:
         return found
 
     def build(self, x: np.ndarray) -> States:
-        """States of samples x (n, *sample), which may be float32; all but the data are float64."""
+        """States of samples x (n, *sample), which may be float32; second moments are computed in float64."""
         reads = ((i, op) for i, op in enumerate(self.instructions) if isinstance(op, ops.Read))
-        states = States(len(x), {i: self._data(op, x) for i, op in reads})
-        if self.near is None:
-            size, compute = max(1, (_PART - 1) // self.largest), self._alone
-        else:
-            size, compute = LANES * self.near.group_size(-(-len(x) // LANES)), self._with_spreads
-        for k in range(0, len(x), size):
-            self._add(states, slice(k, k + size), compute)
+        states = States(len(x), {i: self._data(op, x) for i, op in reads}, self._room(len(x)))
+        size = max(1, _PART // self.largest)
+        if self.near is not None:
+            size = LANES * self.near.group_size(-(-len(x) // LANES))
+        if size >= len(x):
+            self._compute(states)
+            return states
+        for first in range(0, len(x), size):
+            samples = slice(first, min(first + size, len(x)))
+            data = {register: values[samples] for register, values in states.data.items()}
+            part = States(samples.stop - first, data, self._room(samples.stop - first))
+            self._compute(part)
+            for name, rows in part.packed.items():
+                states.packed[name][:, samples] = rows
         return states
 
-    def _add(self, states: States, rows: slice, compute: Callable[[States], None]) -> None:
-        data = {register: values[rows] for register, values in states.data.items()}
-        part = States(len(range(len(states))[rows]), data)
-        compute(part)
-        states.write(part, rows, self.kept)
+    def _room(self, n: int) -> dict[str, np.ndarray]:
+        return {name: layout.room(n) for name, layout in self.layouts.items()}
 
-    def _alone(self, states: States) -> None:
-        self._advance(states, math.inf)
+    def _compute(self, states: States) -> None:
+        for register, values in states.data.items():
+            self._pack(states, "data", register, values.T)
+        waiting = [sum(i in op.sources for op in self.instructions) for i in range(len(self.instructions))]
+        if self.near is not None:
+            self._with_spreads(states, self.near, waiting)
+        self._advance(states, math.inf, waiting)
 
-    def _with_spreads(self, states: States) -> None:
-        assert self.near is not None
-        schedule, n = self.near.schedule, len(states)
-        packed = np.zeros((n, max(schedule.planes.width, 1)))
+    def _pack(self, states: States, kind: str, register: int, values: np.ndarray) -> None:
+        """Puts (positions, samples) where they are wanted."""
+        for name, layout in self.layouts.items():
+            row = layout.planes.rows.get((kind, register))
+            if row is not None:
+                into = states.packed[name][row : row + len(values)]
+                if kind == "root":
+                    np.sqrt(values, out=into, casting="same_kind")
+                else:
+                    into[...] = values
+
+    def _with_spreads(self, states: States, near: Runner, waiting: list[int]) -> None:
+        """All that pooling in all stages needs."""
+        schedule, n, packed = near.schedule, len(states), states.packed["near"]
+
+        def add_spread(register: int, values: np.ndarray) -> None:
+            states.spreads[register] = values
+            self._pack(states, "spread", register, values)
 
         def around(group: Group) -> AfterStage:
             def after_stage(stage: Stage) -> None:
                 for target in stage.writes:
                     if schedule.is_pool(target):
                         sums = self_distances(group.tensors, schedule.tensors[target], self.placement.positions(target))
-                        states.spreads[target] = sums[:n] / 2
-                self._advance(states, stage.number + 1)
-                states.pack(schedule.planes, packed)
+                        add_spread(target, sums[:, :n] / 2)
+                self._advance(states, stage.number + 1, waiting)
                 finish_stage(stage, schedule, group, packed, packed, None)
 
             return after_stage
 
-        self._advance(states, schedule.stages[0].number)
-        states.pack(schedule.planes, packed)
+        self._advance(states, schedule.stages[0].number, waiting)
         same = np.arange(n)
-        totals = self.near.run(packed, packed, (same, same), around)
+        totals = near.run(packed, packed, (same, same), around)
         for k, total in enumerate(schedule.totals):
-            states.spreads[total] = totals[k, 0, :, None] / 2
-        self._advance(states, math.inf)
+            add_spread(total, totals[k, :1] / 2)
 
-    def _advance(self, states: States, stage: int | float) -> None:
-        """Computes what is not yet known, up to a stage; vectors at the end."""
+    def _advance(self, states: States, stage: int | float, waiting: list[int]) -> None:
+        """Computes what is not yet known, up to a stage; vectors at the end. `waiting` counts readers yet to come."""
         frames = {} if self.near is None else self.near.schedule.frames
         for i, op in enumerate(self.instructions):
             due = math.isinf(stage) or (i in frames and frames[i].stage <= stage)
-            if i not in states.moments and due and all(source in states.moments for source in op.sources):
-                self._step(i, op, states)
+            if waiting[i] < 0 or i in states.moments or not due or not all(s in states.moments for s in op.sources):
+                continue
+            self._step(i, op, states)
+            for kind, values in (("second moment", states.moments), ("root", states.moments), ("mean", states.means)):
+                if i in values:
+                    self._pack(states, kind, i, values[i])
+            for source in {i, *op.sources}:
+                waiting[source] -= source != i
+                if waiting[source] == 0:  # memory in use is memory in cache
+                    waiting[source] = -1
+                    del states.moments[source]
+                    states.means.pop(source, None)
 
     def _step(self, i: int, op: ops.Instruction, states: States) -> None:
         q = states.moments
@@ -179,7 +193,8 @@ class StateBuilder:
             case ops.Window():
                 q[i] = windowed(op, q[op.source], self.placement.grids[op.source])
             case ops.Trace():
-                q[i] = q[op.source] @ total_weights(op, self.placement.grids[op.source])[:, None]
+                weights = total_weights(op, self.placement.grids[op.source])
+                q[i] = np.einsum("p,pn->n", weights, q[op.source])[None]
                 if op.source in states.means and self.placement.positions(op.source) == 1:
                     states.means[i] = states.means[op.source]
             case ops.Pool():
@@ -198,19 +213,22 @@ class StateBuilder:
         return x.reshape(len(x), -1)
 
     def _mean_square(self, op: ops.Read, data: np.ndarray) -> np.ndarray:
-        if not op.position_axes:
-            return np.einsum("nd,nd->n", data, data, dtype=np.float64)[:, None] / data.shape[1]
-        return np.square(data.reshape(len(data), self.placement.channels(op), -1), dtype=np.float64).mean(1)
+        """Over channels, or where there are no positions over all values."""
+        values = data.reshape(len(data), self.placement.channels(op) if op.position_axes else data.shape[1], -1)
+        total = np.einsum("ncp,ncp->np", values, values, dtype=np.float64) / values.shape[1]
+        return np.ascontiguousarray(total.T)
 
     def _dual(self, i: int, op: ops.Dual, states: States) -> None:
         before = states.moments[op.source]
+        parts = torch.from_numpy(before.ravel()).split(_ALONE)
         try:
-            moment, mean = self.duals[i].moments(torch.from_numpy(before.ravel()), i in self.read_means)
+            found = [self.duals[i].moments(part, i in self.read_means) for part in parts]
         except NtkitError as error:
             raise type(error)(f"at '{op.path}': {error}") from None
-        states.moments[i] = moment.numpy().reshape(before.shape)
-        if mean is not None:
-            states.means[i] = mean.numpy().reshape(before.shape)
+        states.moments[i] = np.concatenate([moment.numpy() for moment, _ in found]).reshape(before.shape)
+        if i in self.read_means:
+            means = [mean.numpy() for _, mean in found if mean is not None]
+            states.means[i] = np.concatenate(means).reshape(before.shape)
         if not np.isfinite(states.moments[i]).all():
             raise InvalidInput(
                 f"the second moment after {op.activation.name} at '{op.path}' overflows float64; use smaller weights "
@@ -219,7 +237,8 @@ class StateBuilder:
 
     def _pool(self, i: int, op: ops.Pool, states: States) -> None:
         grid = self.placement.grids[op.source]
-        states.sums[i] = pooled(op, states.moments[op.source], grid)
-        states.moments[i] = sums_of_weights(op, grid) * states.sums[i] - states.spreads.get(i, 0.0)
+        sums = pooled(op, states.moments[op.source], grid)
+        self._pack(states, "sum", i, sums)
+        states.moments[i] = sums_of_weights(op, grid)[:, None] * sums - states.spreads.get(i, 0.0)
         if op.source in states.means:
             states.means[i] = pooled(op, states.means[op.source], grid)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ntkit.infinite import program as ops
-from ntkit.infinite.compiled.frames import Frame, triple
+from ntkit.infinite.compiled.frames import Frame, band_axis, triple
 from ntkit.infinite.placement import Grid
 
 
@@ -27,8 +28,8 @@ class Tables:
     convs: list[list[int]] = field(default_factory=list)
     taps: list[np.ndarray] = field(default_factory=list)
     pools: list[list[int]] = field(default_factory=list)
-    windows: list[int] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
+    readers: list[np.ndarray] = field(default_factory=list)
+    shares: list[np.ndarray] = field(default_factory=list)
     integers: int = 0  # room for coordinates and taps of one slice
     _known: dict[tuple, int] = field(default_factory=dict)
 
@@ -96,16 +97,24 @@ class Tables:
             matrices = [axis.matrix(n) for axis, n in zip(op.axes, grid, strict=True)]
         matrices = [np.eye(1)] * (3 - len(grid)) + matrices
         matrices[0] = matrices[0] * (1.0 if op is None else op.factor)
-        three = triple(out)
-        self.pools.append([*map(self._readers, matrices), three[1], three[2], int(np.prod(out)), 0])
+        start = sum(map(len, self.readers))
+        outputs, positions, weights = _product_of(matrices)
+        order = np.argsort(positions, kind="stable")
+        sources = math.prod(grid)
+        ends = np.searchsorted(positions[order], np.arange(sources + 1)) + start + sources + 1
+        axes = np.unravel_index(outputs[order], triple(out))
+        self.readers += [ends, outputs[order], axes[band_axis(out)]]
+        self.shares += [np.zeros(len(ends)), weights[order], np.zeros(len(order))]
+        self.pools.append([start, len(order), math.prod(out)])
         return len(self.pools) - 1
 
-    def _readers(self, matrix: np.ndarray) -> int:
-        """Where the table begins that says which outputs read a position, and with which weights."""
-        start = len(self.windows)
-        readers = [np.flatnonzero(column) for column in matrix.T]
-        ends = np.cumsum([0, *map(len, readers)]) + start + len(readers) + 1
-        self.windows += [*ends.tolist(), *np.concatenate(readers).tolist()]
-        weights = np.concatenate([matrix[r, p] for p, r in enumerate(readers)])
-        self.shares += [0.0] * len(ends) + weights.tolist()
-        return start
+
+def _product_of(matrices: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows, columns, values) of the entries other than 0 of a Kronecker product."""
+    rows, columns, values = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1)
+    for matrix in matrices:
+        i, j = np.nonzero(matrix)
+        rows = np.add.outer(rows * matrix.shape[0], i).ravel()
+        columns = np.add.outer(columns * matrix.shape[1], j).ravel()
+        values = np.multiply.outer(values, matrix[i, j]).ravel()
+    return rows, columns, values
