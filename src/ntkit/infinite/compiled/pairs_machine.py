@@ -11,7 +11,7 @@ import numpy as np
 from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP
 from ntkit.infinite.compiled.lanes import LANES
-from ntkit.infinite.compiled.machine import R1, R2, STRIP_ROWS, D, T
+from ntkit.infinite.compiled.machine import INNER, OPTIONS, R1, R2, STRIP_ROWS, D, T
 from ntkit.infinite.compiled.machine import WORK as REGISTERS
 
 DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT = range(11)
@@ -20,10 +20,8 @@ _R2, _D, _T = STRIP, 2 * STRIP, 3 * STRIP
 # whole numbers would make float64 of float32
 _OPPOSITE, _PARALLEL, _UNEVEN = np.float32(25), np.float32(800), np.float32(20)
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 
-
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def is_delicate(p, s, d):
     """Whether the angle of a pair is lost in float32's D: opposite samples, parallel ones, very different lengths.
 
@@ -34,13 +32,13 @@ def is_delicate(p, s, d):
     return (p > 0) & (opposite | parallel | uneven)
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def is_close(s, d):
     """Whether the difference that D comes from has cancelled."""
     return d <= CLOSE * (s + s + d)
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def read_data(work, products, column, x, y, i, first, n, q1, q2, r1, r2, same, exact):
     """D = q1 + q2 − 2 s from the products d s; pairs too close for that from Σ (x − y)²/d, a sample with itself is 0.
 
@@ -75,7 +73,7 @@ def read_data(work, products, column, x, y, i, first, n, q1, q2, r1, r2, same, e
     return delicate
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**INNER)
 def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same, roots, nngp, ntk, row, column, exact):
     """Takes the pairs of left sample i with n right samples through all operations.
 
@@ -89,9 +87,10 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
         u, v, w, one = numbers[o, 0], numbers[o, 1], numbers[o, 2], numbers[o, 3]
         place = REGISTERS + 2 * STRIP_ROWS * a
         if code == DATA:
-            q1, r1 = left[i, a], left[i, b]
-            row_of = products[row]
-            delicate += read_data(work, row_of, column, x, y, i, first, n, q1, right[a], r1, right[b], same, exact)
+            if products is not None:  # where there are none, numba leaves this out
+                q1, r1 = left[i, a], left[i, b]
+                row_of = products[row]
+                delicate += read_data(work, row_of, column, x, y, i, first, n, q1, right[a], r1, right[b], same, exact)
         elif code == ROOT:
             d, t = roots[a, 0, i, first : first + n], roots[a, 1, i, first : first + n]
             for k in range(n):
@@ -152,7 +151,7 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
     return delicate
 
 
-@cache.kept(**_OPTIONS)
+@cache.kept(**OPTIONS)
 def run_block(work, ops, numbers, rows, columns, diagonal, left, right, products, x, y, roots, nngp, ntk, exact):
     """A block of pairs: rows (from, to) and at most `STRIP` columns (from, to); of a symmetric one the upper half.
 

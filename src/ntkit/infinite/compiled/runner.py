@@ -184,7 +184,8 @@ class Runner:
             parts = self._bands(stage, 1 if tiles >= 2 * threads or threads == 1 else -(-4 * threads // tiles))
         else:
             chunks = min(len(places), 1 if tiles >= 4 * threads or threads == 1 else -(-8 * threads // tiles))
-            parts = [(everything[k::chunks], places[k::chunks], _EVERYWHERE) for k in range(chunks)]
+            # copies, for to numba every stretch of memory is a type of its own
+            parts = [(everything[k::chunks].copy(), places[k::chunks].copy(), _EVERYWHERE) for k in range(chunks)]
         step = 1
         if len(stage.slices) == 1:
             step = min(_TILES_AT_ONCE, -(-tiles // (8 * threads)))
