@@ -64,9 +64,13 @@ layering: $(VENV)/.dev
 snippets: $(VENV)/.dev ## run every Python block of README and docs
 	$(BIN)/python -m pytest tests/snippets.py
 
-bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results
+bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results and README.md
 	$(BIN)/python benchmarks/setup_peers.py
 	$(BIN)/python benchmarks/run_peers.py
+	$(BIN)/python benchmarks/machine_limit.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/readme_table.py
 
 science: $(VENV)/.dev ## the figures that the study's claims rest on, written to benchmarks/results
 	$(BIN)/python benchmarks/science_study.py
