@@ -26,7 +26,7 @@ from peers.environments import ROOT
 from peers.harness import ContestantFailed
 from peers.limits import entry_limit
 from peers.machine import describe
-from peers.passes import PassNotFound, compiled_functions, loop_of, passes_of
+from peers.passes import PassNotFound, compiled_functions, loop_of, passes_of, products_of
 from peers.process import limit_cores
 from peers.report import write
 from peers.rows import ROWS, Row
@@ -89,6 +89,7 @@ def row_limit(row: Row, speeds: Speeds, measured: float | None) -> dict[str, Any
         functions = compiled_functions(row.quick(), Path(folder))
     steps = [(step, loop_of(step, functions)) for step in passes_of(row)]
     loops = [(loop, step.times / loop.entries(step.outputs)) for step, loop in steps]
+    loops += products_of(row, speeds.width)
     unit, seconds = entry_limit(loops, speeds)
     return {
         "vector instructions an entry": sum(loop.vector_work * iterations for loop, iterations in loops),

@@ -198,7 +198,7 @@ def test_the_loops_of_a_dump_are_found_by_function_and_precision():
     functions = split_dump(dump)
     assert {name: len(texts) for name, texts in functions.items()} == {"kernel": 2, "plain": 1}
     assert loop_of(Pass("kernel"), functions) == vector_loops(ASSEMBLY)[0]
-    assert loop_of(Pass("kernel"), functions, itemsize=8) == vector_loops(double)[0]
+    assert loop_of(Pass("kernel", itemsize=8), functions) == vector_loops(double)[0]
     with pytest.raises(PassNotFound, match=r"no vector loop over numbers of 4 bytes in 'plain'; compiled were kernel"):
         loop_of(Pass("plain"), functions)
 

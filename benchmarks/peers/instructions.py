@@ -87,7 +87,12 @@ def hottest_loop(source: Any) -> Loop:
     Raises:
         NoVectorLoop: there is none.
     """
-    return max(vector_loops(source), key=lambda loop: (loop.width * loop.arithmetic, loop.vector_work))
+    return max(vector_loops(source), key=hotness)
+
+
+def hotness(loop: Loop) -> tuple[int, int]:
+    """What makes a loop the unrolled body and not its remainder."""
+    return loop.width * loop.arithmetic, loop.vector_work
 
 
 def vector_loops(source: Any) -> list[Loop]:

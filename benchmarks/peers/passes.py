@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from peers.arrays import write_inputs
 from peers.environments import OWN_PYTHON
-from peers.instructions import Loop, NoVectorLoop, hottest_loop
+from peers.instructions import Loop, NoVectorLoop, hotness, vector_loops
+from peers.networks import entries_per_pair
 from peers.process import WorkerProcess
-from peers.rows import Row
+from peers.rows import ExactRow, Row
 
 HEADER = re.compile(r"^-+ ?ASSEMBLY (?:.*\.)?(\w+) ?-+$")
 RULE = re.compile(r"^=+$")
@@ -34,21 +35,44 @@ class Pass:
         function: the compiled function whose hottest loop it is.
         times: how often an entry of a layer passes through it.
         outputs: numbers that the loop stores for an entry each time.
+        itemsize: bytes of the numbers it computes with.
     """
 
     function: str
     times: int = 1
     outputs: int = 1
+    itemsize: int = 4
 
 
 # each writes D and T at once
 CONVOLUTIONAL = (Pass("gather", outputs=2), Pass("run_strip", outputs=2), Pass("strip_loop", outputs=2))
-PASSES = {"exact-cntk-*": CONVOLUTIONAL, "exact-myrtle*": CONVOLUTIONAL, "exact-resnet-*": CONVOLUTIONAL}
+VECTORS = (Pass("run_strip", outputs=2), Pass("strip_loop", outputs=2))
+VECTORS_IN_DOUBLE = tuple(replace(step, itemsize=8) for step in VECTORS)
+PASSES = {
+    "exact-cntk-*": CONVOLUTIONAL,
+    "exact-myrtle*": CONVOLUTIONAL,
+    "exact-resnet-*": CONVOLUTIONAL,
+    "exact-relu-*": VECTORS,
+    "exact-erf-*": VECTORS_IN_DOUBLE,
+    "exact-gelu-*": VECTORS_IN_DOUBLE,
+}
 
 
 def passes_of(row: Row) -> tuple[Pass, ...]:
     """The passes of a row; none where they are not known."""
     return next((passes for pattern, passes in PASSES.items() if fnmatch(row.name, pattern)), ())
+
+
+def products_of(row: Row, width: int) -> list[tuple[Loop, float]]:
+    """The products of samples that a fully connected row begins with, as its loop and iterations an entry and layer.
+
+    They are a library's, so no loop of ours is there to be counted: d multiply-adds a pair in float32, as many at once
+    as a register of `width` bytes holds, with all operands in registers.
+    """
+    if not isinstance(row, ExactRow) or len(row.shape) > 1:
+        return []
+    loop = Loop("product", {"fma": 1}, reads=0, writes=0, width=width, stored=0, itemsize=4)
+    return [(loop, row.shape[0] / (width / 4) / entries_per_pair(row.network, row.shape))]
 
 
 def compiled_functions(row: Row, folder: Path) -> dict[str, list[str]]:
@@ -83,8 +107,8 @@ def split_dump(text: str) -> dict[str, list[str]]:
     return dict(found)
 
 
-def loop_of(step: Pass, functions: dict[str, list[str]], itemsize: int = 4) -> Loop:
-    """The hottest loop of a pass in the compilation for numbers of this size.
+def loop_of(step: Pass, functions: dict[str, list[str]]) -> Loop:
+    """The hottest loop of a pass in the compilation for numbers of its size.
 
     Raises:
         PassNotFound: there is none.
@@ -92,13 +116,13 @@ def loop_of(step: Pass, functions: dict[str, list[str]], itemsize: int = 4) -> L
     loops: list[Loop] = []
     for text in functions.get(step.function, ()):
         try:
-            loops.append(hottest_loop(text))
+            found = [loop for loop in vector_loops(text) if loop.itemsize == step.itemsize and loop.stored]
         except NoVectorLoop:
             continue
-    loops = [loop for loop in loops if loop.itemsize == itemsize]
+        loops += sorted(found, key=hotness)[-1:]
     if not loops:
         raise PassNotFound(
-            f"no vector loop over numbers of {itemsize} bytes in {step.function!r}; compiled were "
+            f"no vector loop over numbers of {step.itemsize} bytes in {step.function!r}; compiled were "
             f"{', '.join(sorted(functions)) or 'no functions'}; correct PASSES in peers/passes.py"
         )
     return max(loops, key=lambda loop: loop.vector_work / loop.entries(step.outputs))
