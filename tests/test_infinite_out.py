@@ -1,5 +1,8 @@
 """Kernels written into arrays of the caller: where they belong, or a clear refusal."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import nn
 import ntkit
 from ntkit import _memory
 from ntkit.errors import InvalidInput, MemoryLimitExceeded
-from ntkit.infinite import Kernels
+from ntkit.infinite import Kernels, inputs
 
 
 def data(n=5, d=4, seed=0):
@@ -131,3 +134,83 @@ def test_torch_needs_its_own_memory_beside_out(monkeypatch):
     plain_kernel().ntk(x, out=out, engine="numba")
     with pytest.raises(MemoryLimitExceeded, match=r"needs 1.12 KiB"):
         plain_kernel().ntk(x, out=out, engine="torch")
+
+
+# ---- memory that is not its own --------------------------------------------------------------------------------------
+
+
+def overlapping() -> dict[str, tuple[np.ndarray, Any, str]]:
+    x, both = np.random.default_rng(0).normal(size=(4, 4)), np.zeros((8, 4))
+    thin = np.lib.stride_tricks.as_strided(both, (4, 4), (8, 8))
+    message = "out ({}) must be memory of its own, but it overlaps {}"
+    return {
+        "the input": (x, Kernels(np.zeros((4, 4)), x), message.format("ntk", "x1")),
+        "one another": (x, Kernels(both[:4], both[3:7]), message.format("ntk", "out (nngp)")),
+        "itself": (x, Kernels(thin, np.zeros((4, 4))), message.format("nngp", "itself")),
+    }
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+@pytest.mark.parametrize("case", ["the input", "one another", "itself"])
+def test_overlapping_memory_is_refused(case, engine):
+    x, out, message = overlapping()[case]
+    kernel = ntkit.InfiniteKernel(ntkit.nn.Linear(4, 1))
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        kernel(x, out=out, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+def test_interleaved_memory_is_its_own(engine):
+    x, both = np.random.default_rng(0).normal(size=(4, 4)), np.zeros((8, 4))
+    kernel = ntkit.InfiniteKernel(ntkit.nn.Linear(4, 1))
+    kernel(x, out=Kernels(both[::2], both[1::2]), engine=engine)
+    np.testing.assert_allclose(both[::2], kernel.nngp(x))
+    np.testing.assert_allclose(both[1::2], kernel.ntk(x))
+
+
+def test_on_tile_has_to_be_a_function():
+    with pytest.raises(InvalidInput, match="on_tile must be a function of two slices"):
+        inputs.check_on_tile(5)  # the kernel's own method is type-checked under test
+
+
+# ---- scales ----------------------------------------------------------------------------------------------------------
+
+
+def steep() -> ntkit.InfiniteKernel:
+    layers = [layer for _ in range(9) for layer in (ntkit.nn.Linear(4, 4, w_std=1e3), torch.nn.ReLU())]
+    return ntkit.InfiniteKernel(torch.nn.Sequential(*layers, ntkit.nn.Linear(4, 1)))
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+def test_what_overflows_is_an_error_and_nothing_is_written(engine):
+    x, out = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), np.full((3, 3), 7, dtype=np.float32)
+    with pytest.raises(InvalidInput, match=r"must fit into float32, but some overflow; .* pass x\.double"):
+        steep().ntk(x, out=out, engine=engine)
+    assert (out == 7).all()
+    assert np.isfinite(steep().ntk(x.astype(np.float64), engine=engine)).all()
+
+
+def flattened() -> ntkit.InfiniteKernel:
+    conv = ntkit.nn.Conv2d(2, 8, 3, padding=1, w_std=2**0.5)
+    return ntkit.InfiniteKernel(torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.Flatten(), ntkit.nn.Linear(72, 1)))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-5, 1e3, 1e7, 1e18])
+def test_float32_images_of_any_scale_keep_their_accuracy(scale):
+    images = np.random.default_rng(1).normal(size=(2, 2, 3, 3))
+    wanted = flattened().ntk(images)
+    got = flattened().ntk((images * scale).astype(np.float32), out_dtype=np.float64)
+    np.testing.assert_allclose(got / scale / scale, wanted, rtol=2e-5)
+    if scale <= 1e7:
+        uneven = (images * np.array([1.0, scale])[:, None, None, None]).astype(np.float32)
+        if scale >= 1e-7:
+            assert abs(flattened().ntk(uneven)[0, 1] / scale / wanted[0, 1] - 1) < 2e-5
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+@pytest.mark.parametrize("single", [True, False])
+def test_images_of_hopelessly_different_scales_are_refused(single, engine):
+    images = np.random.default_rng(1).normal(size=(2, 2, 3, 3))
+    images[1] *= 1e9
+    with pytest.raises(InvalidInput, match=r"root mean squares of images must lie within a factor of 1e\+08"):
+        flattened().ntk(images.astype(np.float32) if single else images, engine=engine)

@@ -47,12 +47,16 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
         inputs.check_same_kind(x1, x2, one, two)
     if given.out is not None:
         inputs.check_no_gradients({"x1": one} if two is None else {"x1": one, "x2": two})
+    inputs.check_on_tile(given.on_tile)
     placement = _placed(kernel, tuple(one.shape[1:]))
     engine = chosen(given.engine, placement, kernel.tolerance, one, *([] if two is None else [two]))
     shape = (len(one), len(one if two is None else two))
     dtype = given.dtype(one)
     outputs = len(kernel.program.outputs)
     targets = _targets(kernel.network, given, wanted, shape, dtype, x1)
+    if targets:
+        named = {f"out ({kind}{k or ''})": a for k, each in enumerate(targets) for kind, a in each.items()}
+        inputs.check_separate(named, {"x1": one} if two is None else {"x1": one, "x2": two})
     item = torch.finfo(dtype).bits // 8 if engine == "numba" else 8
     in_place = bool(targets) and engine == "numba"  # torch computes in memory of its own, and copies
     require_bytes(
@@ -74,7 +78,8 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
     placement = _placed(kernel, tuple(samples.shape[1:]))
     dtype = given.dtype(samples)
     if chosen(given.engine, placement, kernel.tolerance, samples) == "numba":
-        interpreter = _compiled_interpreter(kernel, placement, samples.dtype, True)
+        arithmetic = inputs.arithmetic([samples], _has_positions(placement))
+        interpreter = _compiled_interpreter(kernel, placement, arithmetic, True)
         found = interpreter.diagonal(_as_numpy(samples))
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
     else:
@@ -138,6 +143,10 @@ def _as_numpy(x: Tensor) -> np.ndarray:
     return np.ascontiguousarray(x.detach().numpy())
 
 
+def _has_positions(placement: Placement) -> bool:
+    return any(placement.positions(i) > 1 for i in range(len(placement.grids)))
+
+
 def _compiled_interpreter(kernel: InfiniteKernel, placement: Placement, dtype: torch.dtype, with_ntk: bool) -> Any:
     from ntkit.infinite.compiled.interpreter import interpreter_of  # numba is loaded where it is used
 
@@ -148,7 +157,9 @@ def _compiled_interpreter(kernel: InfiniteKernel, placement: Placement, dtype: t
 def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> list[tuple[Tensor | None, Tensor | None]]:
     from ntkit.infinite.compiled.interpreter import Results
 
-    interpreter = _compiled_interpreter(kernel, placement, one.dtype, "ntk" in wanted)
+    samples = [one] if two is None else [one, two]
+    arithmetic = inputs.arithmetic(samples, _has_positions(placement))
+    interpreter = _compiled_interpreter(kernel, placement, arithmetic, "ntk" in wanted)
     outputs, n, m = len(kernel.program.outputs), len(one), len(one if two is None else two)
     number = np.float32 if dtype == torch.float32 else np.float64
     held = {}
@@ -172,9 +183,13 @@ def _with_torch(
     kernel, placement, one, two, wanted, dtype, targets, given
 ) -> list[tuple[Tensor | None, Tensor | None]]:
     interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
+    if _has_positions(placement):
+        inputs.arithmetic([one] if two is None else [one, two], images=True)  # refuses hopeless scales
     second = None if two is None else two.double()
     pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted)
     results = [tuple(None if k is None else k.to(dtype) for k in pair) for pair in pairs]
+    for result in (k for pair in results for k in pair if k is not None):
+        inputs.require_finite(result)
     for place, pair in zip(targets, results, strict=False):
         for kind, result in zip(("nngp", "ntk"), pair, strict=True):
             if result is not None:

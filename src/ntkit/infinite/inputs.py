@@ -14,6 +14,9 @@ from ntkit._arrays import to_tensor
 from ntkit.architecture import Network, sizes_of
 from ntkit.errors import InvalidInput
 
+_LEAST, _MOST = 1e-12, 1e12  # root mean squares whose squares, and what layers make of them, float32 holds well
+_UNEVEN, _HOPELESS = 30, 1e8  # times as long as another an image may be in float32, and at all
+
 
 @dataclass(frozen=True)
 class Request:
@@ -101,6 +104,81 @@ def check_no_gradients(tensors: dict[str, Tensor]) -> None:
             f"{'requires' if len(wanted) == 1 else 'require'} grad; leave out= away to keep the gradients, or pass "
             f"{detached}"
         )
+
+
+def check_separate(targets: dict[str, Any], samples: dict[str, Tensor]) -> None:
+    """Raise `InvalidInput` where memory to write into overlaps the inputs, other such memory, or itself."""
+    held = {name: out if isinstance(out, np.ndarray) else out.detach() for name, out in targets.items()}
+    arrays = {name: out if isinstance(out, np.ndarray) else out.numpy() for name, out in held.items() if _on_cpu(out)}
+    read = {name: x.detach().numpy() for name, x in samples.items() if _on_cpu(x)}
+    for k, (name, out) in enumerate(arrays.items()):
+        others = {**read, **dict(list(arrays.items())[:k])}
+        shared = [other for other, array in others.items() if np.shares_memory(out, array)]
+        (size1, stride1), (size2, stride2) = sorted(
+            zip(out.shape, map(abs, out.strides), strict=True), key=lambda a: a[1]
+        )
+        if (size1 > 1 and stride1 < out.itemsize) or (size2 > 1 and stride2 < (size1 - 1) * stride1 + out.itemsize):
+            shared.append("itself: several entries lie at one place")
+        if shared:
+            raise InvalidInput(
+                f"{name} must be memory of its own, but it overlaps {' and '.join(shared)}; make it with "
+                "torch.empty or np.empty"
+            )
+
+
+def _on_cpu(array: Any) -> bool:
+    return isinstance(array, np.ndarray) or array.device.type == "cpu"
+
+
+def check_on_tile(on_tile: Any) -> None:
+    """Raise `InvalidInput` where it is no function."""
+    if on_tile is not None and not callable(on_tile):
+        raise InvalidInput(
+            f"on_tile must be a function of two slices, the rows and columns that are complete, got {on_tile!r}"
+        )
+
+
+def require_finite(results: np.ndarray | Tensor) -> None:
+    """Raise `InvalidInput` where a kernel has overflowed, before anything of it is delivered."""
+    finite = np.isfinite(results) if isinstance(results, np.ndarray) else torch.isfinite(results.detach())
+    if not bool(finite.all()):
+        name = str(results.dtype).removeprefix("torch.")
+        remedy = ", or pass x.double(), which has more room" if name == "float32" else ""
+        raise InvalidInput(
+            f"the kernel's entries must fit into {name}, but some overflow; scale the samples or the weights down"
+            f"{remedy}"
+        )
+
+
+def arithmetic(samples: list[Tensor], images: bool) -> torch.dtype:
+    """The precision to compute in: the samples' own, but float64 where float32 would lose what their scales differ by.
+
+    The distance of two samples has the rounding of the larger one, and the angle comes from it divided by the product
+    of both lengths. For vectors single pairs are noticed and computed in float64; of images all are.
+
+    Raises:
+        InvalidInput: images of scales so different that float64 loses them too.
+    """
+    single = samples[0].dtype == torch.float32
+    if not (single or images):
+        return torch.float64
+    lengths = []
+    with np.errstate(over="ignore", under="ignore"):
+        for x in samples:
+            flat = x.detach().cpu().numpy().reshape(len(x), -1)
+            squares = np.einsum("nd,nd->n", flat, flat, dtype=np.float64 if images else flat.dtype) / flat.shape[1]
+            if flat[squares == 0].any():  # they underflow
+                return torch.float64
+            lengths.append(np.sqrt(squares[squares > 0]))
+    every = np.concatenate(lengths)
+    low, high = (float(every.min()), float(every.max())) if len(every) else (1.0, 1.0)
+    if images and high > _HOPELESS * low:
+        raise InvalidInput(
+            f"root mean squares of images must lie within a factor of {_HOPELESS:g} of each other, got {low:.3g} and "
+            f"{high:.3g}; normalise each image, and scale the kernel's entries afterwards if you need to"
+        )
+    fits = low > _LEAST and high < _MOST and (not images or high <= _UNEVEN * low)
+    return torch.float32 if single and fits else torch.float64
 
 
 def in_order(network: Network, out: Any) -> list[Any]:

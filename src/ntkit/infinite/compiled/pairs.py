@@ -16,6 +16,7 @@ from ntkit.infinite.compiled.schedule import Planes
 from ntkit.infinite.compiled.stage import affine_numbers
 from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.compiled.threads import run_jobs
+from ntkit.infinite.inputs import require_finite
 from ntkit.infinite.placement import Placement
 
 _FEW_FEATURES = 128
@@ -202,6 +203,7 @@ class Pairs:
                 if compute(job, self.dtype, products) and self.dtype == np.float32:
                     compute(job, np.dtype(np.float64), products)  # pairs whose angle is lost in float32
                 for kind, _ in wanted:
+                    require_finite(buffers[kind][:, : job[1] - job[0], : job[3] - job[2]])
                     for buffer, result in zip(buffers[kind], (block.nngp, block.ntk)[kind], strict=True):
                         _deliver(buffer, result, job, block.symmetric)
                     for buffer, mirror in zip(buffers[kind], block.mirrors[kind], strict=False):
