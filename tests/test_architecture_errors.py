@@ -193,3 +193,66 @@ class ReadsDataTwice(nn.Module):
 def test_layers_that_disagree_on_the_width_of_the_data_are_invalid():
     with pytest.raises(InvalidInput, match=r"Linear at 'skip' takes 4 features, but 3 arrive"):
         trace(ReadsDataTwice(5))
+
+
+# ---- without gradients -----------------------------------------------------------------------------------------------
+
+
+class Frozen(nn.Module):
+    """A linear layer and ReLU in a part of the model that runs within `mode`."""
+
+    def __init__(self, mode, whole):
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.mode = mode
+        self.whole = whole
+
+    def forward(self, x):
+        h = x if self.whole else self.inner(x)
+        with self.mode():
+            h = self.inner(h) if self.whole else F.relu(h)
+        return F.relu(h) if self.whole else h
+
+
+class Decorated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    @torch.no_grad()
+    def forward(self, x):
+        return F.relu(self.a(x))
+
+
+class SwitchedOff(Decorated):
+    def forward(self, x):
+        torch.set_grad_enabled(False)
+        return F.relu(self.a(x))
+
+
+WITHOUT_GRADIENTS = {
+    "no_grad around a layer": (lambda: Frozen(torch.no_grad, True), r"the forward of Linear at '0\.inner'"),
+    "no_grad around a function": (lambda: Frozen(torch.no_grad, False), r"the forward of Frozen at '0'"),
+    "inference mode": (lambda: Frozen(torch.inference_mode, False), r"the forward of Frozen at '0'"),
+    "decorated forward": (Decorated, r"the forward of Linear at '0\.a'"),
+    "switched off": (SwitchedOff, r"the forward of Linear at '0\.a'"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENTS)
+@pytest.mark.parametrize("outer", [torch.enable_grad, torch.no_grad])
+def test_forwards_that_cut_gradients_are_refused(name, outer):
+    make, text = WITHOUT_GRADIENTS[name]
+    with outer():
+        before = torch.is_grad_enabled()
+        with pytest.raises(UnsupportedLayer, match=text + " runs without gradients .*requires_grad_.False"):
+            trace(nn.Sequential(make()))
+        assert torch.is_grad_enabled() == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_own_mode_without_gradients_changes_nothing(mode):
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1))
+    with mode():
+        inside = trace(model)
+    assert inside == trace(model)

@@ -1,5 +1,7 @@
 """What has no meaning for images is refused with its path, the reason and a remedy."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -215,6 +217,13 @@ UNSUPPORTED = {
     ),
     "mean with a dtype": (_bent(lambda m, h: h.mean((2, 3), dtype=torch.float64)), "arguments that have no rule"),
     "part of an image": (_bent(lambda m, h: h[:, :, 0]), "takes a part of a tensor"),
+    "root of a size": (
+        _bent(lambda m, h: h / h.shape[1] ** 0.5),
+        "'pow' computes with the size of a tensor .*not known as a number while .*write the number out",
+    ),
+    "root of a size by math": (_bent(lambda m, h: h / math.sqrt(h.size(1))), "'sqrt' computes with the size of a te"),
+    "division by a size": (_bent(lambda m, h: h / h.shape[1]), "'truediv' computes with the size of a tensor"),
+    "product with a size": (_bent(lambda m, h: h.shape[1] * h), "'mul' computes with the size of a tensor"),
     "stack": (_bent(lambda m, h: torch.stack([h, h], 1)), "'stack' has no rule"),
 }
 
@@ -284,6 +293,13 @@ INVALID = {
         lambda: Bent(lambda m, h: F.adaptive_avg_pool2d(h, 3) + m.conv(F.adaptive_avg_pool2d(h, 2)), conv=_conv()),
         "'add' combines tensors of .3, 2. positions along an axis; make them agree",
     ),
+    "division by zero": (_bent(lambda m, h: h / 0), "'truediv' divides a tensor by 0; use a number other than 0"),
+    "division by zero in place": (_bent(lambda m, h: h.div_(0.0)), "divides a tensor by 0.0; use a number other"),
+    "factor of infinite square": (_bent(lambda m, h: 1e200 * h), "'mul' combines a tensor with 1e.200; use a fin"),
+    "factor beyond float64": (_bent(lambda m, h: 10**400 * h), "'mul' combines a tensor with 1000.*; use a fin"),
+    "factors of infinite square": (_bent(lambda m, h: 1e100 * h * 1e100), "'mul' multiplies a tensor by 1e.200 in"),
+    "division by next to nothing": (_bent(lambda m, h: h / 5e-324), "'truediv' multiplies a tensor by inf in all"),
+    "alpha of infinite square": (_bent(lambda m, h: torch.add(h, h, alpha=1e200)), "'add' has alpha=1e.200; use a"),
     "channels of the data": (
         lambda: OnData(lambda m, x: m.fc(torch.cat([x.flatten(1), x.flatten(1)], 1)), fc=nn.Linear(8, 1)),
         "'cat' joins the data before any layer has told how many channels they have",

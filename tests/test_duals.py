@@ -95,6 +95,31 @@ def test_gelu_equals_quadrature_over_the_plane():
     np.testing.assert_allclose(variance, plane(Q1, Q1, Q1)[0], rtol=1e-12)
 
 
+def _gelu_products(q, s):
+    """(E[σσ'], E[σ̇σ̇']) as at the head of gelu.py, for one variance q and the covariance s."""
+    delta = (1 + q) ** 2 - s**2
+    i, j = 2 / mpmath.pi * mpmath.asin(s / (1 + q)), 2 / mpmath.pi / mpmath.sqrt(delta)
+    product = s + s * i + j * (q**2 + s**2 * (1 - q**2) / (1 + q) ** 2)
+    return product / 4, (1 + i + j * s * (2 / (1 + q) + 1 / delta)) / 4
+
+
+@pytest.mark.parametrize("angle", [1e-9, 1e-7, 1e-4, 0.01, 1.0, 3.0])
+def test_gelu_keeps_six_digits_up_to_the_variance_that_it_takes(angle):
+    q = 9.9e6
+    d = 4 * q * math.sin(angle / 2) ** 2
+    rule, one, two = sides(specs.GELU(), [q], [q])
+    distance, slope = rule.pairs(one, two, torch.tensor([d], dtype=torch.float64), True)
+    with mpmath.workdps(60):
+        v = mpmath.mpf(q)
+        s = v - mpmath.mpf(d) / 2
+        near, far = _gelu_products(v, v), _gelu_products(v, s)
+        expected = float(2 * (near[0] - far[0])), float(far[1])
+    assert float(distance) == pytest.approx(expected[0], rel=1e-6)
+    assert float(slope) == pytest.approx(expected[1], rel=1e-6)
+    with pytest.raises(InvalidInput, match=r"GELU keeps six digits .* <= 1e.07, and 1e.20 arrives; scale the inputs"):
+        rule.samples(torch.tensor([1.0, 1e20], dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     "activation",
     [
@@ -169,8 +194,8 @@ def test_antipodes_identities_and_zeros_give_no_nan_and_exact_zeros(activation):
     q1 = np.array([1.0, 1.0, 0.0, 0.0, 2.0, 1e-12])
     q2 = np.array([1.0, 1.0, 0.0, 1.5, 0.0, 1e12])
     d = np.array([0.0, 4.0, 0.0, 1.5, 2.0, 1e12])
-    if isinstance(activation, specs.Elementwise):
-        q2, d = np.minimum(q2, 1e3), np.minimum(d, 1e3)
+    largest = 1e3 if isinstance(activation, specs.Elementwise) else 1e7 if activation == specs.GELU() else 1e12
+    q2, d = np.minimum(q2, largest), np.minimum(d, largest)
     rule, one, two = sides(activation, q1, q2)
     distance, slope = rule.pairs(one, two, torch.from_numpy(d), True)
     assert torch.isfinite(distance).all()

@@ -131,6 +131,22 @@ def test_a_convolution_without_scales_is_named():
         program(nn.Sequential(nn.Conv1d(3, 1, 3), nn.Conv1d(1, 1, 3)), w_std={"conv*": 1.0})
 
 
+@pytest.mark.parametrize("name", ["w_std", "b_std"])
+@pytest.mark.parametrize(
+    "scale", [1e200, 10**400, float("nan"), -1.0, True], ids=["square", "whole", "nan", "negative", "bool"]
+)
+def test_scales_without_a_finite_square_are_refused(unchecked, name, scale):
+    model = nn.Sequential(nn.Conv1d(3, 1, 3))
+    for given in (scale, {"0": scale}):
+        with pytest.raises(InvalidInput, match=f"{name} of the layer at '0' must be a number >= 0, of finite square"):
+            program(model, **{name: given})
+
+
+def test_patterns_that_are_no_text_are_refused(unchecked):
+    with pytest.raises(InvalidInput, match=r'keys of w_std are path patterns as text, and 0 is a int; write "0"; the '):
+        program(nn.Sequential(nn.Conv1d(3, 1, 3)), w_std={0: 1.0})
+
+
 def test_frozen_parameters_enter_the_covariance_alone():
     model = nn.Sequential(conv(3, 8, b_std=0.5), nn.ReLU(), conv(8, 1, b_std=0.5))
     model[0].requires_grad_(False)

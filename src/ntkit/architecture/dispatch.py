@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from ntkit.architecture import read_concat, read_elementwise, read_layers, read_pools, read_shapes
-from ntkit.architecture.layout import DATA, LayoutError
+from ntkit.architecture.layout import DATA, LayoutError, Size
 from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
 from ntkit.architecture.memory import Memory
 from ntkit.architecture.network import Network, Structure
@@ -75,7 +75,11 @@ class Dispatcher:
         call = Call(node, self._path(node), tuple(args), dict(kwargs), module)
         read = _reader_of(call)
         if read is None:
+            if any(isinstance(arg, Size) for arg in args):
+                raise _size_as_number(call)
             raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
+        if module is None and _computes_with_size(call):
+            raise _size_as_number(call)
         try:
             result = read(self.reader, call)
         except LayoutError as error:
@@ -135,6 +139,20 @@ class Dispatcher:
                 "tensors is wanted; wrap the model in a module that returns what is to be studied"
             )
         return found, structure
+
+
+def _computes_with_size(call: Call) -> bool:
+    """Whether a size is used as a number; a product of sizes is one, as a reshape takes it."""
+    if call.name in BINARY and BINARY[call.name] == "mul" and not any(isinstance(arg, Value) for arg in call.args):
+        return False
+    return (call.name in BINARY or call.name in CALLS) and any(isinstance(arg, Size) for arg in call.args)
+
+
+def _size_as_number(call: Call) -> UnsupportedLayer:
+    return UnsupportedLayer(
+        f"{call.who} computes with the size of a tensor (x.shape[1] or x.size(1)), which is not known as a number "
+        "while forward is recorded; write the number out, as a constant or an attribute of the model"
+    )
 
 
 def _reader_of(call: Call) -> _READS | None:

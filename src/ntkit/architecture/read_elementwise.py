@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value
 from ntkit.architecture.specs import LinearCombination
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.nn.scale import is_finite_scale
 
 
 def read_module(reader: Reader, call: Call) -> Value | InPlace:
@@ -56,6 +56,8 @@ def read_binary(reader: Reader, call: Call) -> Value | InPlace | Size:
     alpha = call.kwargs.get("alpha", 1)
     if set(call.kwargs) - {"alpha"} or not isinstance(alpha, (int, float)):
         raise call.unknown_arguments()
+    if not is_finite_scale(alpha):
+        raise InvalidInput(f"{call.who} has alpha={alpha!r}; use a finite number, of finite square")
     value = _combine(reader, op, left, right, float(alpha), call)
     return InPlace(value) if call.is_in_place and isinstance(left, Value) else value
 
@@ -64,8 +66,10 @@ def _combine(reader: Reader, op: str, left: Any, right: Any, alpha: float, call:
     for side in (left, right):
         if not isinstance(side, (Value, int, float)) or isinstance(side, bool):
             raise UnsupportedLayer(f"{call.who} combines a tensor with {side!r}, which has no rule; {REMEDY}")
-        if not isinstance(side, Value) and not math.isfinite(side):
-            raise InvalidInput(f"{call.who} combines a tensor with {side!r}; use a finite number")
+        if not isinstance(side, Value) and not is_finite_scale(side):
+            raise InvalidInput(f"{call.who} combines a tensor with {side!r}; use a finite number, of finite square")
+    if op == "div" and not isinstance(right, Value) and right == 0:
+        raise InvalidInput(f"{call.who} divides a tensor by {right!r}; use a number other than 0")
     if isinstance(left, Value) and isinstance(right, Value):
         if left.base == right.base and reader.layout(left) == reader.layout(right):
             scaled = right.expression if alpha == 1.0 else Expression("mul", (right.expression, alpha))

@@ -21,6 +21,7 @@ from ntkit.architecture.recorded import REMEDY, Call, Value
 from ntkit.architecture.specs import Flatten, Input, LinearCombination, Spec, Squeeze, Weighted
 from ntkit.architecture.windows import changes_nothing, size_after
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.nn.scale import is_finite_scale
 
 
 class Reader:
@@ -88,6 +89,8 @@ class Reader:
         return self._scaled(node, factor, path)
 
     def _scaled(self, node: int, factor: float, path: str) -> int:
+        if not is_finite_scale(factor):  # two finite factors can have a product that is not
+            raise InvalidInput(f"'{path}' multiplies a tensor by {factor!r} in all; use factors of a finite square")
         return node if factor == 1.0 else self.add(LinearCombination((factor,)), (node,), path)
 
     # ---- layouts -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.proxy import Attribute, TraceError
 
@@ -55,15 +56,19 @@ class _Recorded(fx.Proxy):
         return super().__len__()
 
     def _number_of_axes(self) -> UnsupportedLayer:
-        scope: Any = self.tracer.scope
-        path = scope.module_path.removeprefix("model").removeprefix(".")
-        at = f" at '{path}'" if path else ""
         return UnsupportedLayer(
-            f"the forward of {scope.module_type.__name__}{at} asks a tensor for its number of axes (x.ndim, x.dim() or "
+            f"{_place(self.tracer)} asks a tensor for its number of axes (x.ndim, x.dim() or "
             "len(x.shape)), which is not known while forward is recorded, and fixed whole numbers are wanted; write "
             "them out, x.mean((2, 3)) in place of x.mean(tuple(range(2, x.ndim))), or use ntkit.empirical_ntk, which "
             "takes any model"
         )
+
+
+def _place(tracer: Any) -> str:
+    """Whose forward is being recorded, as errors name it."""
+    path = tracer.scope.module_path.removeprefix("model").removeprefix(".")
+    at = f" at '{path}'" if path else ""
+    return f"the forward of {tracer.scope.module_type.__name__}{at}"
 
 
 class _RecordedAttribute(Attribute, _Recorded):
@@ -105,6 +110,16 @@ class _Tracer(fx.Tracer):
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        # the record itself does not show it, and a kernel would count parameters that training never moves
+        if kind != "output" and (torch.is_inference_mode_enabled() or not torch.is_grad_enabled()):
+            raise UnsupportedLayer(
+                f"{_place(self)} runs without gradients (torch.no_grad(), inference_mode() or set_grad_enabled(False)),"
+                " and whether parameters train is read from the parameters only; remove that and call "
+                "requires_grad_(False) on every layer whose output it cuts off, which says the same"
+            )
+        return super().create_node(kind, *args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Recorded(node, self)
@@ -174,7 +189,8 @@ def _record(root: _Whole) -> fx.Graph:
             f"the model's forward must take one input, got {', '.join(required)}; wrap it in a module that takes one"
         )
     try:
-        with _recording:
+        # the caller's own no_grad or inference_mode is none of the model's
+        with _recording, torch.inference_mode(False), torch.enable_grad():
             return _Tracer().trace(root)
     except UnsupportedLayer:  # a TypeError too, and it says all that is to be said
         raise

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ntkit.architecture.network import Network, Node
 from ntkit.architecture.specs import Parameterization, Weighted
 from ntkit.errors import InvalidInput, MissingScale
+from ntkit.nn.scale import is_finite_scale
 
 Scale = float | str | Mapping[str, float | str] | None
 
@@ -63,8 +64,10 @@ def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
         )
     if scale == "torch":
         return torch_default
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale) or scale < 0:
-        raise InvalidInput(f"{name} of the layer at '{path}' must be a number >= 0 or \"torch\", got {scale!r}")
+    if isinstance(scale, (bool, Mapping)) or not is_finite_scale(scale) or float(scale) < 0:
+        raise InvalidInput(
+            f"{name} of the layer at '{path}' must be a number >= 0, of finite square, or \"torch\", got {scale!r}"
+        )
     return float(scale)
 
 
@@ -72,6 +75,11 @@ def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str])
     if not isinstance(scale, Mapping):
         return
     for pattern in scale:
+        if not isinstance(pattern, str):
+            raise InvalidInput(
+                f"the keys of {name} are path patterns as text, and {pattern!r} is a {type(pattern).__name__}; write "
+                f'"{pattern}"; {_say_plain(plain, network)}'
+            )
         if not any(fnmatch.fnmatchcase(path, pattern) for path in plain):
             raise InvalidInput(
                 f"the pattern {pattern!r} in {name} matches no plain layer; {_say_plain(plain, network)}"

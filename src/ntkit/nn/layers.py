@@ -17,12 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntkit.errors import InvalidInput
+from ntkit.nn.scale import is_finite_scale
 
 
 def _check_scales(layer: str, w_std: float, b_std: float) -> None:
     for name, value in (("w_std", w_std), ("b_std", b_std)):
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-            raise InvalidInput(f"{layer}: {name} must be a finite number >= 0, got {value!r}")
+        if not (is_finite_scale(value) and value >= 0):
+            raise InvalidInput(
+                f"{layer}: {name} must be a finite number >= 0, got {value!r}; its square must be finite too"
+            )
 
 
 def _check_sizes(layer: str, **sizes: int) -> None:
