@@ -312,7 +312,11 @@ def test_patterns_name_layers_and_own_layers_keep_their_scales():
         ),
         ({"w_std": -1.0, "b_std": 0.0}, InvalidInput, "w_std of the layer at '0' must be a number >= 0"),
         ({"w_std": math.nan, "b_std": 0.0}, InvalidInput, "w_std of the layer at '0' must be a number >= 0"),
-        ({"w_std": "keras", "b_std": 0.0}, InvalidInput, "must be a number >= 0, of finite square, or \"torch\", got 'keras'"),
+        (
+            {"w_std": "keras", "b_std": 0.0},
+            InvalidInput,
+            "must be a number >= 0, of finite square, or \"torch\", got 'keras'",
+        ),
         (
             {"w_std": 1.0, "b_std": 0.0, "parameterization": "mup"},
             InvalidInput,
