@@ -23,11 +23,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from peers.environments import ROOT
 from peers.machine import describe
 from peers.networks import CNTK_GAP, FC, MYRTLE_5
 from peers.process import limit_cores, worker_variables
-from peers.report import write
+from peers.report import results_folder, write_pair
 
 # name: words of peers/networks.py, shape of a sample
 NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -58,11 +57,8 @@ def main() -> None:
     result = {"machine": machine, "samples": SAMPLES, "points": points}
     page = to_markdown(result)
     print(page)
-    out = arguments.out or (ROOT / ".bench" / "quick" if arguments.quick else ROOT / "benchmarks" / "results")
-    out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"{date.today().isoformat()}-cold-start"
-    write(stem.with_suffix(".json"), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    write(stem.with_suffix(".md"), page)
+    out = results_folder(arguments.out, arguments.quick)
+    write_pair(out, f"{date.today().isoformat()}-cold-start", result, page)
 
 
 def parse() -> argparse.Namespace:

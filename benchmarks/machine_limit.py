@@ -12,7 +12,6 @@ over the time in the newest results/<date>-peers.json. Writes results/<date>-mac
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from datetime import date
 from fnmatch import fnmatch
@@ -28,7 +27,7 @@ from peers.limits import entry_limit
 from peers.machine import describe
 from peers.passes import PassNotFound, compiled_functions, loop_of, passes_of, products_of
 from peers.process import limit_cores
-from peers.report import write
+from peers.report import write_pair
 from peers.rows import ROWS, Row
 from peers.speeds import Speeds, measure_speeds
 from readme_table import newest_results
@@ -62,10 +61,7 @@ def main() -> None:
     result = {"machine": machine, "speeds": speeds.to_json(), "rows": rows}
     page = to_markdown(result)
     print(page)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"{date.today().isoformat()}-machine"
-    write(stem.with_suffix(".json"), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    write(stem.with_suffix(".md"), page)
+    write_pair(arguments.out, f"{date.today().isoformat()}-machine", result, page)
 
 
 def parse() -> argparse.Namespace:

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from peers.environments import NEURAL_TANGENTS, NNGEOMETRY, OWN_PYTHON, ROOT
+from peers.environments import NEURAL_TANGENTS, NNGEOMETRY, OWN_PYTHON
 from peers.harness import ContestantFailed, Measurement, measure, turns
 from peers.limits import Machine
 from peers.machine import describe
 from peers.process import WorkerProcess, limit_cores
-from peers.report import HEADINGS, Report, table_cells, write_results
+from peers.report import HEADINGS, Report, results_folder, table_cells, write_results
 from peers.rows import ROWS, Row
 
 WORKERS = {  # name -> (module, interpreter, kinds of rows it computes); the first is the reference
@@ -59,8 +59,7 @@ def main() -> None:
             for worker in workers.values():
                 worker.close()
     stem = f"{date.today().isoformat()}-peers"
-    out = arguments.out or (ROOT / ".bench" / "quick" if arguments.quick else ROOT / "benchmarks" / "results")
-    for path in write_results(report, out, stem):
+    for path in write_results(report, results_folder(arguments.out, arguments.quick), stem):
         console.print(f"written: {path}", soft_wrap=True)
 
 

@@ -23,12 +23,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from peers.environments import ROOT
 from peers.limits import nanoseconds_per_entry
 from peers.machine import describe
 from peers.networks import CNTK_GAP
 from peers.process import limit_cores, worker_variables
-from peers.report import write
+from peers.report import results_folder, write_pair
 from peers.rows import ExactRow
 
 SAMPLES, SIDE = (2, 4, 8, 16, 32), 16  # against samples, at this side
@@ -64,11 +63,8 @@ def main() -> None:
         }
     page = to_markdown(result)
     print(page)
-    out = arguments.out or (ROOT / ".bench" / "quick" if arguments.quick else ROOT / "benchmarks" / "results")
-    out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"{date.today().isoformat()}-scaling"
-    write(stem.with_suffix(".json"), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    write(stem.with_suffix(".md"), page)
+    out = results_folder(arguments.out, arguments.quick)
+    write_pair(out, f"{date.today().isoformat()}-scaling", result, page)
 
 
 def parse() -> argparse.Namespace:

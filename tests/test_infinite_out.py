@@ -187,6 +187,10 @@ def test_what_overflows_is_an_error_and_nothing_is_written(engine):
     with pytest.raises(InvalidInput, match=r"must fit into float32, but some overflow; .* pass x\.double"):
         steep().ntk(x, out=out, engine=engine)
     assert (out == 7).all()
+    for compute in (steep().diagonal, steep().ntk):  # results in float64 do not hide what was computed in float32
+        for out_dtype in (np.float32, np.float64) if engine == "numba" else (np.float32,):
+            with pytest.raises(InvalidInput, match="must fit into float32, but some overflow"):
+                compute(x, engine=engine, out_dtype=out_dtype)
     assert np.isfinite(steep().ntk(x.astype(np.float64), engine=engine)).all()
 
 

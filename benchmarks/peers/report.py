@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from peers.environments import ROOT
 from peers.harness import Measurement
 from peers.limits import Machine, entries, limit_note, nanoseconds_per_entry, required_flops, share_of_limit
 from peers.rows import EmpiricalRow, ExactRow, Row
@@ -145,10 +146,20 @@ def write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def write_results(report: Report, folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write stem.json and stem.md into a folder, and return their paths."""
+def results_folder(named: Path | None, quick: bool) -> Path:
+    """Where results go: the folder that was named; else, of quick runs, which measure nothing, not where others lie."""
+    return named or (ROOT / ".bench" / "quick" if quick else ROOT / "benchmarks" / "results")
+
+
+def write_pair(folder: Path, stem: str, result: dict[str, Any], page: str) -> tuple[Path, Path]:
+    """Write stem.json, for programs, and stem.md, for people, into a folder, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    data, page = folder / f"{stem}.json", folder / f"{stem}.md"
-    write(data, json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write(page, to_markdown(report))
-    return data, page
+    data, text = folder / f"{stem}.json", folder / f"{stem}.md"
+    write(data, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write(text, page)
+    return data, text
+
+
+def write_results(report: Report, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write a comparison into a folder, and return the paths."""
+    return write_pair(folder, stem, to_json(report), to_markdown(report))

@@ -80,12 +80,15 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
     if chosen(given.engine, placement, kernel.tolerance, samples) == "numba":
         arithmetic = inputs.arithmetic([samples], _has_positions(placement))
         interpreter = _compiled_interpreter(kernel, placement, arithmetic, True)
-        found = interpreter.diagonal(_as_numpy(samples))
+        found = interpreter.diagonal(_contiguous(samples))
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
     else:
         interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
         pairs = interpreter.diagonal(samples.double(), True, True)
-    return [Kernels(*(like(k.to(dtype), x) for k in pair if k is not None)) for pair in pairs]
+    converted = [[k.to(dtype) for k in pair if k is not None] for pair in pairs]
+    for result in (k for pair in converted for k in pair):
+        inputs.require_finite(result)
+    return [Kernels(*(like(k, x) for k in pair)) for pair in converted]
 
 
 def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Plan:
@@ -139,8 +142,8 @@ def _targets(
     return found
 
 
-def _as_numpy(x: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.detach().numpy())
+def _contiguous(x: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(inputs.as_numpy(x))
 
 
 def _has_positions(placement: Placement) -> bool:
@@ -165,18 +168,14 @@ def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> lis
     held = {}
     for kind in ("nngp", "ntk"):
         if targets:
-            arrays = [_numpy_view(each[kind]) for each in targets] if kind in wanted else []
+            arrays = [inputs.as_numpy(each[kind]) for each in targets] if kind in wanted else []
         else:
             arrays = [np.empty((n, m), dtype=number) for _ in range(outputs)] if kind in wanted else []
         held[kind] = arrays
     results = Results(held["nngp"], held["ntk"])
-    interpreter.matrix(_as_numpy(one), None if two is None else _as_numpy(two), results, given.on_tile)
+    interpreter.matrix(_contiguous(one), None if two is None else _contiguous(two), results, given.on_tile)
     columns = [[torch.from_numpy(a) for a in held[k]] if held[k] and not targets else [None] * outputs for k in held]
     return list(zip(*columns, strict=True))
-
-
-def _numpy_view(out: Any) -> np.ndarray:
-    return out if isinstance(out, np.ndarray) else out.numpy()
 
 
 def _with_torch(
@@ -184,7 +183,7 @@ def _with_torch(
 ) -> list[tuple[Tensor | None, Tensor | None]]:
     interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
     if _has_positions(placement):
-        inputs.arithmetic([one] if two is None else [one, two], images=True)  # refuses hopeless scales
+        inputs.check_image_scales([one] if two is None else [one, two])
     second = None if two is None else two.double()
     pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted)
     results = [tuple(None if k is None else k.to(dtype) for k in pair) for pair in pairs]

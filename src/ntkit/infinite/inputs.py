@@ -108,9 +108,8 @@ def check_no_gradients(tensors: dict[str, Tensor]) -> None:
 
 def check_separate(targets: dict[str, Any], samples: dict[str, Tensor]) -> None:
     """Raise `InvalidInput` where memory to write into overlaps the inputs, other such memory, or itself."""
-    held = {name: out if isinstance(out, np.ndarray) else out.detach() for name, out in targets.items()}
-    arrays = {name: out if isinstance(out, np.ndarray) else out.numpy() for name, out in held.items() if _on_cpu(out)}
-    read = {name: x.detach().numpy() for name, x in samples.items() if _on_cpu(x)}
+    arrays = {name: as_numpy(out) for name, out in targets.items() if _on_cpu(out)}
+    read = {name: as_numpy(x) for name, x in samples.items() if _on_cpu(x)}
     for k, (name, out) in enumerate(arrays.items()):
         others = {**read, **dict(list(arrays.items())[:k])}
         shared = [other for other, array in others.items() if np.shares_memory(out, array)]
@@ -130,6 +129,11 @@ def _on_cpu(array: Any) -> bool:
     return isinstance(array, np.ndarray) or array.device.type == "cpu"
 
 
+def as_numpy(array: np.ndarray | Tensor) -> np.ndarray:
+    """The same memory as a numpy array."""
+    return array if isinstance(array, np.ndarray) else array.detach().numpy()
+
+
 def check_on_tile(on_tile: Any) -> None:
     """Raise `InvalidInput` where it is no function."""
     if on_tile is not None and not callable(on_tile):
@@ -138,16 +142,36 @@ def check_on_tile(on_tile: Any) -> None:
         )
 
 
-def require_finite(results: np.ndarray | Tensor) -> None:
-    """Raise `InvalidInput` where a kernel has overflowed, before anything of it is delivered."""
+def require_finite(results: np.ndarray | Tensor, computed_in: Any = None) -> None:
+    """Raise `InvalidInput` where a kernel has overflowed, before anything of it is delivered.
+
+    Args:
+        results: entries.
+        computed_in: dtype of the arithmetic, where it may be narrower than that of the results.
+    """
     finite = np.isfinite(results) if isinstance(results, np.ndarray) else torch.isfinite(results.detach())
     if not bool(finite.all()):
-        name = str(results.dtype).removeprefix("torch.")
-        remedy = ", or pass x.double(), which has more room" if name == "float32" else ""
+        single = "float32" in (str(results.dtype).removeprefix("torch."), str(computed_in))
+        name, remedy = ("float32", ", or pass x.double(), which has more room") if single else ("float64", "")
         raise InvalidInput(
             f"the kernel's entries must fit into {name}, but some overflow; scale the samples or the weights down"
             f"{remedy}"
         )
+
+
+def check_image_scales(samples: list[Tensor]) -> tuple[float, float]:
+    """The least and the largest root mean square of images, where float64 can hold what they differ by.
+
+    Raises:
+        InvalidInput: they lie too far apart.
+    """
+    low, high = _lengths(samples, torch.float64)
+    if low > 0 and high > _HOPELESS * low:
+        raise InvalidInput(
+            f"root mean squares of images must lie within a factor of {_HOPELESS:g} of each other, got {low:.3g} and "
+            f"{high:.3g}; normalise each image, and scale the kernel's entries afterwards if you need to"
+        )
+    return low, high
 
 
 def arithmetic(samples: list[Tensor], images: bool) -> torch.dtype:
@@ -159,26 +183,30 @@ def arithmetic(samples: list[Tensor], images: bool) -> torch.dtype:
     Raises:
         InvalidInput: images of scales so different that float64 loses them too.
     """
-    single = samples[0].dtype == torch.float32
-    if not (single or images):
-        return torch.float64
-    lengths = []
+    own = samples[0].dtype
+    if images:
+        low, high = check_image_scales(samples)
+    elif own == torch.float32:
+        low, high = _lengths(samples, own)
+    else:
+        return own
+    fits = low > _LEAST and high < _MOST and (not images or high <= _UNEVEN * low)
+    return own if fits else torch.float64
+
+
+def _lengths(samples: list[Tensor], dtype: torch.dtype) -> tuple[float, float]:
+    """The least and the largest root mean square other than 0, of squares in a dtype; 0 where they underflow."""
+    number = np.float32 if dtype == torch.float32 else np.float64
+    low, high = np.inf, 0.0
     with np.errstate(over="ignore", under="ignore"):
         for x in samples:
-            flat = x.detach().cpu().numpy().reshape(len(x), -1)
-            squares = np.einsum("nd,nd->n", flat, flat, dtype=np.float64 if images else flat.dtype) / flat.shape[1]
-            if flat[squares == 0].any():  # they underflow
-                return torch.float64
-            lengths.append(np.sqrt(squares[squares > 0]))
-    every = np.concatenate(lengths)
-    low, high = (float(every.min()), float(every.max())) if len(every) else (1.0, 1.0)
-    if images and high > _HOPELESS * low:
-        raise InvalidInput(
-            f"root mean squares of images must lie within a factor of {_HOPELESS:g} of each other, got {low:.3g} and "
-            f"{high:.3g}; normalise each image, and scale the kernel's entries afterwards if you need to"
-        )
-    fits = low > _LEAST and high < _MOST and (not images or high <= _UNEVEN * low)
-    return torch.float32 if single and fits else torch.float64
+            flat = as_numpy(x.detach().cpu()).reshape(len(x), -1)
+            squares = np.einsum("nd,nd->n", flat, flat, dtype=number) / flat.shape[1]
+            if flat[squares == 0].any():
+                return 0.0, np.inf
+            roots = np.sqrt(squares[squares > 0])
+            low, high = float(roots.min(initial=low)), float(roots.max(initial=high))
+    return (low, high) if high > 0 else (1.0, 1.0)  # nothing but zeros
 
 
 def in_order(network: Network, out: Any) -> list[Any]:

@@ -187,6 +187,14 @@ class Program:
         kept = tuple(self.instructions[old].renumbered(new) for old in sorted(needed))
         return Program(kept, tuple(new[output] for output in self.outputs))
 
+    def registers_with_tangents(self, wanted: bool) -> list[bool]:
+        """Which registers have a tangent kernel other than 0; none where it is not wanted."""
+        found: list[bool] = []
+        for op in self.instructions:
+            own = isinstance(op, Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
+            found.append(wanted and (own or any(found[source] for source in op.sources)))
+        return found
+
     def last_uses(self) -> dict[int, int]:
         """register -> the last instruction that reads it."""
         uses = {i: i for i in range(len(self.instructions))}

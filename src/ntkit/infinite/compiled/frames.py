@@ -9,7 +9,6 @@ tensor as it is and a new stage begins.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,8 +113,3 @@ def product_of_axes(vectors: list[np.ndarray]) -> np.ndarray:
     for vector in vectors:
         result = np.outer(result, vector).ravel()
     return result
-
-
-def rows_of_slice(grid: Triple, offset: Triple, modular: bool) -> int:
-    """Positions of one slice."""
-    return math.prod(grid) if modular else math.prod(max(0, n - abs(d)) for n, d in zip(grid, offset, strict=True))

@@ -74,7 +74,7 @@ class Pairs:
 
     def _compile(self) -> None:
         program, positions = self.placement.program, self.placement.positions
-        self.has_t = self._registers_with_t()
+        self.has_t = program.registers_with_tangents(self.with_ntk)
         vectors = [i for i in range(len(program.instructions)) if positions(i) == 1 and self._is_needed(i)]
         for i in vectors:
             op = program.instructions[i]
@@ -97,13 +97,6 @@ class Pairs:
 
     def _is_needed(self, i: int) -> bool:
         return self.placement.offsets[i] is not None
-
-    def _registers_with_t(self) -> list[bool]:
-        found: list[bool] = []
-        for op in self.placement.program.instructions:
-            own = isinstance(op, ops.Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
-            found.append(self.with_ntk and (own or any(found[source] for source in op.sources)))
-        return found
 
     def _emit(self, code: int, a: int = 0, b: int = 0, t_in: bool = False, t_out: bool = False,
               numbers: tuple[float, ...] = ()) -> None:  # fmt: skip
@@ -203,7 +196,7 @@ class Pairs:
                 if compute(job, self.dtype, products) and self.dtype == np.float32:
                     compute(job, np.dtype(np.float64), products)  # pairs whose angle is lost in float32
                 for kind, _ in wanted:
-                    require_finite(buffers[kind][:, : job[1] - job[0], : job[3] - job[2]])
+                    require_finite(buffers[kind][:, : job[1] - job[0], : job[3] - job[2]], self.dtype)
                     for buffer, result in zip(buffers[kind], (block.nngp, block.ntk)[kind], strict=True):
                         _deliver(buffer, result, job, block.symmetric)
                     for buffer, mirror in zip(buffers[kind], block.mirrors[kind], strict=False):

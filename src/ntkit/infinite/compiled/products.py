@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 def row_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The products of all rows, (n, d) and (m, d) to (n, m), in their dtype."""
     left, right = torch.from_numpy(x), torch.from_numpy(y)
-    if left.dtype == torch.float32 and left.numel() and torch.backends.mkldnn.is_available():
+    if left.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return linear(left.to_mkldnn(), right).to_dense().numpy()
     return torch.mm(left, right.T).numpy()
 

@@ -54,7 +54,7 @@ class Schedule:
         self.instructions = placement.program.instructions
         self.needs = placement.needed(targets)
         self.frames = {i: frame for i, frame in frames_of(placement).items() if self.needs[i] is not None}
-        self.has_t = self._registers_with_t()
+        self.has_t = placement.program.registers_with_tangents(with_ntk)
         self.planes = Planes()
         self.spread = set(spread_pools(placement))
         self.weights = [np.zeros(1)]  # of totals, by position
@@ -86,14 +86,6 @@ class Schedule:
     def readers(self, i: int) -> list[int]:
         """Registers that are computed from a register."""
         return [j for j, op in enumerate(self.instructions) if i in op.sources and self.needs[j] is not None]
-
-    def _registers_with_t(self) -> list[bool]:
-        """Which registers have a tangent kernel other than 0."""
-        found: list[bool] = []
-        for op in self.instructions:
-            own = isinstance(op, ops.Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
-            found.append(self.with_ntk and (own or any(found[source] for source in op.sources)))
-        return found
 
     def place_pool_planes(self, i: int, op: ops.Pool) -> None:
         """Rows for what pooling takes away from summed distances; see pooling.py."""

@@ -93,7 +93,7 @@ class StateBuilder:
             op = self.instructions[i]
             if isinstance(op, ops.Combine):
                 found.update(register for one, two, _ in op.mean_products for register in (one, two))
-            elif i in found:
+            elif i in found and isinstance(op, (ops.Pool, ops.Trace)):  # an activation makes its mean itself
                 found.update(op.sources)
         return found
 
