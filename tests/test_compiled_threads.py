@@ -193,6 +193,21 @@ def test_helpers_are_given_only_while_cores_are_free(cores):
     assert recorded.busy == 0
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_calling_thread_works_too(number, cores):
+    cores(number)
+    together, seen = threading.Barrier(number), []
+
+    def worker() -> Callable[[int], None]:
+        together.wait(DEADLINE)
+        seen.append(threading.current_thread())
+        return lambda job: None
+
+    threads.run_jobs(range(9), worker)
+    assert threading.current_thread() in seen
+    assert len(set(seen)) == number
+
+
 def test_torch_works_with_one_thread_in_helpers_and_its_setting_stays(cores):
     cores(3)
     before, settings = torch.get_num_threads(), []
@@ -205,7 +220,7 @@ def test_torch_works_with_one_thread_in_helpers_and_its_setting_stays(cores):
 
     try:
         torch.set_num_threads(2)
-        threads.run_jobs(range(9), worker)
+        threads.run_jobs(range(9), worker, with_torch=True)
         later = threading.Thread(target=lambda: settings.append(torch.get_num_threads()))
         later.start()
         later.join()
@@ -234,8 +249,9 @@ def test_what_on_tile_raises_comes_out_and_the_next_call_works(error, cores):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("with_torch", [False, True])
 @pytest.mark.parametrize("number", [1, 3])
-def test_what_a_job_raises_ends_all_threads(number, error, cores):
+def test_what_a_job_raises_ends_all_threads(number, with_torch, error, cores):
     recorded, begun, raised, done = cores(number), threading.Barrier(number), threading.Lock(), []
 
     def worker() -> Callable[[int], None]:
@@ -249,21 +265,22 @@ def test_what_a_job_raises_ends_all_threads(number, error, cores):
         return run
 
     with pytest.raises(error, match="stop"):
-        threads.run_jobs(range(10**6), worker)
+        threads.run_jobs(range(10**6), worker, with_torch)
     assert len(done) < 10**6
     assert not helpers_alive()
     assert recorded.busy == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no way to interrupt a waiting thread on this system")
-def test_an_interruption_while_waiting_for_helpers(cores):
+@pytest.mark.parametrize("with_torch", [False, True])  # whether the caller waits or works
+def test_an_interruption_ends_all_threads(with_torch, cores):
     recorded, caller, begun = cores(2), threading.get_ident(), threading.Barrier(2)
 
     def worker() -> Callable[[int], None]:
         begun.wait()
 
         def run(job: int) -> None:
-            time.sleep(0.2)  # until the caller waits
+            time.sleep(0.2)  # until the caller waits, where it does
             if job == 0:
                 signal.pthread_kill(caller, signal.SIGINT)  # Ctrl-C
                 time.sleep(0.2)
@@ -273,31 +290,33 @@ def test_an_interruption_while_waiting_for_helpers(cores):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            threads.run_jobs([0, 1], worker)
+            threads.run_jobs([0, 1], worker, with_torch)
     finally:
         signal.signal(signal.SIGINT, before)
     assert not helpers_alive()
     assert recorded.busy == 0
 
 
-def test_a_workspace_that_cannot_be_had_is_an_error_of_the_call(cores):
+@pytest.mark.parametrize("with_torch", [False, True])
+def test_a_workspace_that_cannot_be_had_is_an_error_of_the_call(with_torch, cores):
     recorded = cores(3)
 
     def worker() -> Callable[[int], None]:
         raise MemoryError("no workspace")
 
     with pytest.raises(MemoryError, match="no workspace"):
-        threads.run_jobs(range(5), worker)
+        threads.run_jobs(range(5), worker, with_torch)
     assert recorded.busy == 0
 
 
-def test_without_threads_to_be_had_the_caller_works_alone(cores, monkeypatch):
+@pytest.mark.parametrize("with_torch", [False, True])
+def test_without_threads_to_be_had_the_caller_works_alone(with_torch, cores, monkeypatch):
     recorded, done = cores(4), []
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    threads.run_jobs(range(5), lambda: done.append)
+    threads.run_jobs(range(5), lambda: done.append, with_torch)
     assert done == list(range(5))
     assert recorded.busy == 0

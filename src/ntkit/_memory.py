@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ntkit.errors import MemoryLimitExceeded
 
+_LITTLE = 2**24  # bytes that are not asked for: asking takes as long as a small kernel
 _CGROUP_FILES = (  # (limit, usage) of control groups v2 and v1: what a container may use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -51,7 +52,9 @@ def human_bytes(n: int | float) -> str:
 
 
 def require_bytes(needed: int, what: str, remedy: str, limit: int | None = None) -> None:
-    """Raise `MemoryLimitExceeded` where `needed` bytes exceed `limit` (by default what is free now)."""
+    """Raise `MemoryLimitExceeded` where `needed` bytes exceed `limit` (by default what is free, or 16 MiB)."""
+    if limit is None and needed <= _LITTLE:
+        return
     allowed = available_bytes() if limit is None else limit
     if needed > allowed:
         kind = "is free" if limit is None else "is the memory limit"

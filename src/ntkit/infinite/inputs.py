@@ -165,7 +165,9 @@ def check_image_scales(samples: list[Tensor]) -> tuple[float, float]:
     Raises:
         InvalidInput: they lie too far apart.
     """
-    low, high = _lengths(samples, torch.float64)
+    low, high = _lengths(samples, samples[0].dtype)
+    if not (low > _LEAST and high < _MOST):  # then float32's squares tell little
+        low, high = _lengths(samples, torch.float64)
     if low > 0 and high > _HOPELESS * low:
         raise InvalidInput(
             f"root mean squares of images must lie within a factor of {_HOPELESS:g} of each other, got {low:.3g} and "

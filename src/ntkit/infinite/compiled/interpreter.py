@@ -115,14 +115,7 @@ class CompiledInterpreter:
         return max(16, min(most, _STATE_BYTES // self._state_bytes(x)))
 
     def _block(self, left: States, right: States, same: bool, results: Results, below: Results) -> None:
-        n, m = len(left), len(right)
-        roots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        if self.spatial is not None:
-            i, j = self.spatial.pairs(n, m, same)
-            for register, (d, t) in self.spatial.totals(left, right, (i, j)).items():
-                full = np.zeros((2, n, m))
-                full[0, i, j], full[1, i, j] = d, t
-                roots[register] = full[0], full[1]
+        roots = {} if self.spatial is None else self.spatial.matrices(left, right, same)
         self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk, (below.nngp, below.ntk)))
 
     def diagonal(self, x: np.ndarray) -> Results:
@@ -134,9 +127,7 @@ class CompiledInterpreter:
             n = len(states)
             roots = {}
             if self.spatial is not None:
-                same = np.arange(n)
-                found = self.spatial.totals(states, states, (same, same))
-                roots = {register: (np.diag(d), np.diag(t)) for register, (d, t) in found.items()}
+                roots = {register: (np.diag(d), np.diag(t)) for register, (d, t) in self.spatial.equal(states).items()}
             square = Results(*([np.empty((n, n)) for _ in outputs] for _ in range(2)))
             self.pairs.run(Block(states, states, roots, True, square.nngp, square.ntk))
             for k in outputs:

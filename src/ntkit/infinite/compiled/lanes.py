@@ -20,8 +20,13 @@ LANES = 16  # one AVX-512 register of float32
 SIDE = 4  # a tile of SIDE left by SIDE right samples fills the lanes
 
 
-class _Rows:
-    """Loads and stores of rows while code is generated."""
+class Rows:
+    """Loads and stores of rows while code is generated.
+
+    Args:
+        context: numba's, of the target.
+        builder: of the function's instructions.
+    """
 
     def __init__(self, context: Any, builder: Any):
         self.context, self.builder = context, builder
@@ -34,10 +39,12 @@ class _Rows:
         return self.builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
 
     def load(self, array_type: Any, pointer: Any) -> Any:
+        """What lies at a pointer."""
         number = self.context.get_value_type(array_type.dtype)
         return self.builder.load(pointer, align=4, typ=ir.VectorType(number, LANES))
 
     def store(self, value: Any, pointer: Any) -> None:
+        """Writes there."""
         self.builder.store(value, pointer, align=4)
 
     def broadcast(self, number: Any) -> Any:
@@ -48,7 +55,7 @@ class _Rows:
         return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
 
-def _row_operation(compute: Callable[[_Rows, Any, list[Any], Any], Any], sources: int) -> Any:
+def _row_operation(compute: Callable[[Rows, Any, list[Any], Any], Any], sources: int) -> Any:
     """(array to, row, array from, `sources` rows, number) -> None: to[row] = compute(to[row], from[rows], number)."""
 
     def typer(typing_context: Any, to: Any, row: Any, source: Any, rows: Any, number: Any) -> Any:
@@ -56,7 +63,7 @@ def _row_operation(compute: Callable[[_Rows, Any, list[Any], Any], Any], sources
         signature = types.void(to, types.int64, source, held, number)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            machine = _Rows(context, builder)
+            machine = Rows(context, builder)
             target = machine.pointer(to, args[0], args[1])
             places = [builder.extract_value(args[3], k) for k in range(sources)]
             values = [machine.load(source, machine.pointer(source, args[2], place)) for place in places]
@@ -74,7 +81,7 @@ def _row_operation(compute: Callable[[_Rows, Any, list[Any], Any], Any], sources
     return intrinsic(typer)
 
 
-def _total(machine: _Rows, values: list[Any]) -> Any:
+def total(machine: Rows, values: list[Any]) -> Any:
     """A sum in pairs, so that additions do not wait for each other."""
     while len(values) > 1:
         paired = [machine.builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
@@ -82,30 +89,30 @@ def _total(machine: _Rows, values: list[Any]) -> Any:
     return values[0]
 
 
-def _copied(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
+def _copied(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
     return values[0]
 
 
-def _scaled_sum(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
-    return machine.builder.fmul(_total(machine, values), number())
+def _scaled_sum(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
+    return machine.builder.fmul(total(machine, values), number())
 
 
-def _added(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
-    share = machine.builder.fmul(_total(machine, values), number(), flags=["contract"])
+def _added(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
+    share = machine.builder.fmul(total(machine, values), number(), flags=["contract"])
     return machine.builder.fadd(old(), share, flags=["contract"])
 
 
-def _square_added(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
+def _square_added(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
     gap = machine.builder.fsub(*values)
     square = machine.builder.fmul(gap, gap, flags=["contract"])
     return machine.builder.fadd(old(), square, flags=["contract"])
 
 
-def _filled(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
+def _filled(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
     return number()
 
 
-def _product_added(machine: _Rows, old: Any, values: list[Any], number: Any) -> Any:
+def _product_added(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
     b = machine.builder
     product = b.fmul(b.fsub(values[0], values[1]), b.fsub(values[2], values[3]))
     return b.fadd(old(), b.fmul(product, number(), flags=["contract"]), flags=["contract"])
@@ -144,7 +151,7 @@ def mean_of_9_taps(
     """For each row and source: work[row] = scale · Σ work[source + k] over nine numbers k from integers[place] on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        machine = _Rows(context, builder)
+        machine = Rows(context, builder)
         taps = [
             _load_integer(context, builder, integers, args[2], builder.add(args[3], ir.IntType(64)(k)))
             for k in range(9)
@@ -153,36 +160,12 @@ def mean_of_9_taps(
         for n in range(len(sources)):
             source = builder.extract_value(args[4], n)
             places = [machine.pointer(work, args[0], builder.add(source, tap)) for tap in taps]
-            means.append(builder.fmul(_total(machine, [machine.load(work, place) for place in places]), factor))
+            means.append(builder.fmul(total(machine, [machine.load(work, place) for place in places]), factor))
         for n, mean in enumerate(means):
             machine.store(mean, machine.pointer(work, args[0], builder.extract_value(args[1], n)))
         return context.get_dummy_value()
 
     return types.void(work, rows, integers, types.int64, sources, work.dtype), generate
-
-
-def _placed_side(of_lane: Callable[[int], int]) -> Any:
-    """(array to, row, array from, place) -> None: lane k of to[row] = from[place + of_lane(k)], with `SIDE` numbers."""
-
-    def typer(typing_context: Any, to: Any, row: Any, source: Any, place: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            data = cgutils.create_struct_proxy(source)(context, builder, value=args[2]).data
-            number = context.get_value_type(source.dtype)
-            kind = ir.VectorType(number, SIDE)
-            pointer = builder.bitcast(builder.gep(data, [args[3]], source_etype=number), kind.as_pointer())
-            few = builder.load(pointer, align=4, typ=kind)
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [of_lane(k) for k in range(LANES)])
-            machine = _Rows(context, builder)
-            machine.store(builder.shuffle_vector(few, few, lanes), machine.pointer(to, args[0], args[1]))
-            return context.get_dummy_value()
-
-        return types.void(to, types.int64, source, types.int64), generate
-
-    return intrinsic(typer)
-
-
-place_left_side = _placed_side(lambda lane: lane // SIDE)  # a a a a b b b b …
-place_right_side = _placed_side(lambda lane: lane % SIDE)  # a b c d a b c d …
 
 
 @operation
@@ -193,7 +176,7 @@ def affine_row(typing_context: Any, array: Any, rows: Any, numbers: Any, with_ol
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        machine = _Rows(context, builder)
+        machine = Rows(context, builder)
         places = [machine.pointer(array, args[0], builder.extract_value(args[1], k)) for k in range(4)]
         r1, r2, d, t = (machine.load(array, place) for place in places)
         x, y, z, w = (machine.broadcast(builder.extract_value(args[2], k)) for k in range(4))

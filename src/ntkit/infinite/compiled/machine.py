@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP
-from ntkit.infinite.compiled.lanes import LANES, SIDE
+from ntkit.infinite.compiled.lanes import LANES
 
 STRIP_ROWS = STRIP // LANES
 # rows of the accumulator; slices lie from WORK on
@@ -282,21 +282,9 @@ def run_strip(
 @cache.kept(**OPTIONS)
 def gather_planes(work, row, states, samples):
     """Puts one side's quantities, by position, side by side: row + k holds row k of `states`, of the lanes' samples."""
-    left, right = True, True  # whether the lanes are one side of a tile of neighbouring samples
-    for lane in range(LANES):
-        left = left and samples[lane] == samples[0] + lane // SIDE
-        right = right and samples[lane] == samples[0] + lane % SIDE
-    width, n, first = states.shape[0], states.shape[1], samples[0]
-    if left:
-        for k in range(width):
-            lanes.place_left_side(work, row + k, states, k * n + first)
-    elif right:
-        for k in range(width):
-            lanes.place_right_side(work, row + k, states, k * n + first)
-    else:
-        for k in range(width):
-            for lane in range(LANES):
-                work[(row + k) * LANES + lane] = states[k, samples[lane]]
+    for k in range(len(states)):
+        for lane in range(LANES):
+            work[(row + k) * LANES + lane] = states[k, samples[lane]]
 
 
 @cache.kept(**OPTIONS)

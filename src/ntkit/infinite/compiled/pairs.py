@@ -204,7 +204,7 @@ class Pairs:
 
             return run
 
-        run_jobs(jobs, worker)
+        run_jobs(jobs, worker, with_torch=x is not None)
 
     def _workspace(self, dtype: np.dtype) -> np.ndarray:
         return aligned_zeros(STRIP * (4 + 2 * len(self.slots)), dtype)

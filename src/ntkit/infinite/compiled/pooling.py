@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkit.architecture.windows import OUTSIDE, ConvAxis
+from ntkit.architecture.windows import ConvAxis
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import machine
 from ntkit.infinite.compiled.frames import product_of_axes, triple
 from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.samples import add_taps
 from ntkit.infinite.compiled.threads import available, run_jobs
 from ntkit.infinite.placement import Grid, Placement
 from ntkit.infinite.program import Program
@@ -63,27 +64,21 @@ def pooled(op: ops.Pool, values: np.ndarray, grid: Grid) -> np.ndarray:
 
 def windowed(op: ops.Window, values: np.ndarray, grid: Grid) -> np.ndarray:
     """The mean over taps of (positions, samples), zero outside."""
-    result = values.reshape(*grid, -1)
-    for k, (axis, n) in enumerate(zip(op.axes, grid, strict=True)):
-        source, shape = result, list(result.shape)
-        shape[k] = axis.size(n)
-        result, before = np.zeros(shape), (slice(None),) * k
-        for write, read in _stretches(axis, n):
-            result[*before, write] += source[*before, read]
+    result = np.ascontiguousarray(values)
+    before, behind = 1, values.size
+    for axis, n in zip(op.axes, grid, strict=True):
+        behind //= n
+        taps, source = _taps(axis, n), result.reshape(before, n, behind)
+        result = np.zeros((before, len(taps), behind))
+        add_taps(source, taps, result)
+        before *= len(taps)
     result /= op.taps
     return result.reshape(-1, values.shape[1])
 
 
 @lru_cache(maxsize=256)
-def _stretches(axis: ConvAxis, n: int) -> list[tuple[slice, slice]]:
-    """(outputs, inputs) of every stretch that one tap of a window reads at equal steps; outside is left out."""
-    found = []
-    for tap in axis.taps(n).T:
-        inside = np.flatnonzero(tap != OUTSIDE)
-        breaks = np.flatnonzero((np.diff(inside) != 1) | (np.diff(tap[inside]) != axis.stride)) + 1
-        ends = [(run[0], run[-1]) for run in np.split(inside, breaks) if len(run)]
-        found += [(slice(a, b + 1), slice(tap[a], tap[b] + 1, axis.stride)) for a, b in ends]
-    return found
+def _taps(axis: ConvAxis, n: int) -> np.ndarray:
+    return axis.taps(n)
 
 
 def self_distances(tensor: np.ndarray, place: int, positions: int) -> np.ndarray:

@@ -128,11 +128,6 @@ class Runner:
             if after_stage is not None:
                 after_stage(stage)
 
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether each stage has a single slice: then tiles, not slices, are what there are many of."""
-        return all(len(stage.slices) == 1 for stage in self.schedule.stages)
-
     def group_size(self, tiles: int) -> int:
         """How many tiles are in work at once."""
         slices = max((len(stage.slices) for stage in self.schedule.stages if stage.sums), default=0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ntkit.infinite.compiled.lanes import LANES, SIDE
+from ntkit.infinite.compiled.diagonal import DiagonalRunner, fits
 from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
 from ntkit.infinite.compiled.schedule import Schedule
@@ -36,6 +36,7 @@ class Spatial:
     ):
         self.placement = placement
         self.main = self._runner(self._totals(), dtype, with_ntk, address_of)
+        self.diagonal = DiagonalRunner(self.main) if fits(self.main) else None
         pools = spread_pools(placement)
         self.near: Runner | None = None
         if pools:
@@ -57,21 +58,6 @@ class Spatial:
         schedule = Schedule(self.placement, targets, with_ntk)
         return Runner(schedule, dtype, lambda register, slope: address_of(register, slope, np.dtype(dtype).name))
 
-    def pairs(self, n: int, m: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the samples of all pairs that are to be computed, in an order that suits the machine.
-
-        Where the work of a tile is small, its lanes are `SIDE` left by `SIDE` right samples, of which less must be put
-        side by side anew; some pairs then come twice.
-        """
-        if not self.main.is_diagonal:
-            left, right = np.triu_indices(n) if symmetric else np.indices((n, m)).reshape(2, -1)
-            return left, right
-        sides = -(-n // SIDE), -(-m // SIDE)
-        left, right = np.triu_indices(sides[0]) if symmetric else np.indices(sides).reshape(2, -1)
-        of_lane = np.arange(LANES)
-        rows, columns = SIDE * left[:, None] + of_lane // SIDE, SIDE * right[:, None] + of_lane % SIDE
-        return np.minimum(rows, n - 1).ravel(), np.minimum(columns, m - 1).ravel()
-
     @property
     def runners(self) -> list[Runner]:
         """That for all pairs and, where there is one, that for near ones."""
@@ -81,12 +67,42 @@ class Spatial:
     def layouts(self) -> dict[str, Layout]:
         """What is wanted of each sample: "main" for all pairs, "near" for those of near positions."""
         names = ("main", "near")
-        return {name: Layout(r.schedule.planes, r.dtype) for name, r in zip(names, self.runners, strict=False)}
+        return {
+            name: Layout(runner.schedule.planes, runner.dtype, in_blocks=self.diagonal is not None)
+            for name, runner in zip(names, self.runners, strict=False)
+        }
 
-    def totals(
+    def matrices(self, left: States, right: States, symmetric: bool) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """register -> (D, T), each (n, m), of every vector that reads a register with positions.
+
+        Of symmetric ones what is on and above the diagonal.
+        """
+        if self.diagonal is not None:
+            sums = self.diagonal.matrices(left.packed["main"], right.packed["main"], symmetric)
+            return self._by_register(sums[:, :, : len(left), : len(right)])
+        shape = len(left), len(right)
+        i, j = np.triu_indices(shape[0]) if symmetric else np.indices(shape).reshape(2, -1)
+        found = {}
+        for register, (d, t) in self._totals_of(left, right, (i, j)).items():
+            full = np.zeros((2, *shape))
+            full[0, i, j], full[1, i, j] = d, t
+            found[register] = full[0], full[1]
+        return found
+
+    def equal(self, states: States) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """The same of every sample with itself, (n,) each."""
+        if self.diagonal is not None:
+            return self._by_register(self.diagonal.equal(states.packed["main"])[:, :, : len(states)])
+        same = np.arange(len(states))
+        return self._totals_of(states, states, (same, same))
+
+    def _by_register(self, sums: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {register: (sums[k, 0], sums[k, 1]) for k, register in enumerate(self.main.schedule.totals)}
+
+    def _totals_of(
         self, left: States, right: States, pairs: tuple[np.ndarray, np.ndarray]
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """register -> (D, T), each (pairs,), of every vector that reads a register with positions."""
+        """The same for pairs of samples by their indices, (pairs,) each."""
         sides = left.packed["main"], right.packed["main"]
         exact_totals: list[np.ndarray] = []
 
@@ -101,7 +117,7 @@ class Spatial:
             return after_stage
 
         sums = self.main.run(*sides, pairs, around)
-        found = {register: (sums[k, 0], sums[k, 1]) for k, register in enumerate(self.main.schedule.totals)}
+        found = self._by_register(sums)
         if self.near is not None:
             exact_sums = np.concatenate(exact_totals)[:, :, 0] if exact_totals else None
             for k, register in enumerate(self.near.schedule.totals):

@@ -16,9 +16,10 @@ import torch
 
 from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import program as ops
-from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.compiled.lanes import LANES, SIDE
 from ntkit.infinite.compiled.pooling import finish_stage, pooled, self_distances, sums_of_weights, windowed
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
+from ntkit.infinite.compiled.samples import mean_squares, put_in_blocks
 from ntkit.infinite.compiled.schedule import Planes, total_weights
 from ntkit.infinite.compiled.stage import Stage
 from ntkit.infinite.dual import ClosedForm
@@ -36,7 +37,7 @@ class States:
     Args:
         n: samples.
         data: register -> the data, (samples, values), channels first.
-        packed: name of a layout -> its rows, (width, samples); samples last, so that those of a tile lie together.
+        packed: name of a layout -> its rows, as `Layout` arranges them.
         moments: second moments by register, as long as they are needed; `means` and `spreads` (r) the same.
     """
 
@@ -53,14 +54,40 @@ class States:
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows that are wanted of each sample, and their precision."""
+    """Rows that are wanted of each sample, and how they lie.
+
+    Args:
+        planes: what they are.
+        dtype: their precision.
+        in_blocks: whether they lie as (blocks, width, `SIDE`), the last block filled up with its last sample, else as
+            (width, samples): samples last in any case, for those of a tile are read together.
+    """
 
     planes: Planes
     dtype: np.dtype
+    in_blocks: bool = False
 
     def room(self, n: int) -> np.ndarray:
         """For n samples."""
-        return np.zeros((max(self.planes.width, 1), n), dtype=self.dtype)
+        width = max(self.planes.width, 1)
+        return np.zeros((-(-n // SIDE), width, SIDE) if self.in_blocks else (width, n), dtype=self.dtype)
+
+    def put(self, into: np.ndarray, row: int, values: np.ndarray, root: bool) -> None:
+        """Writes (positions, samples), or their roots, into the rows from one on."""
+        if self.in_blocks:
+            put_in_blocks(np.sqrt(values) if root else values, into, row)
+        elif root:
+            np.sqrt(values, out=into[row : row + len(values)], casting="same_kind")
+        else:
+            into[row : row + len(values)] = values
+
+    def join(self, into: np.ndarray, samples: slice, part: np.ndarray) -> None:
+        """Writes what is known of a part of the samples; its first one begins a block."""
+        if self.in_blocks:
+            first = samples.start // SIDE
+            into[first : first + len(part)] = part
+        else:
+            into[:, samples] = part
 
 
 class StateBuilder:
@@ -84,6 +111,7 @@ class StateBuilder:
         self.placement, self.duals, self.near, self.layouts = placement, duals, near, layouts
         self.instructions = placement.program.instructions
         self.read_means = self._read_means()
+        self.readers = [sum(i in op.sources for op in self.instructions) for i in range(len(self.instructions))]
         self.largest = max(map(placement.positions, range(len(self.instructions))))
 
     def _read_means(self) -> set[int]:
@@ -104,6 +132,7 @@ class StateBuilder:
         size = max(1, _PART // self.largest)
         if self.near is not None:
             size = LANES * self.near.group_size(-(-len(x) // LANES))
+        size = max(SIDE, size // SIDE * SIDE)
         if size >= len(x):
             self._compute(states)
             return states
@@ -113,7 +142,7 @@ class StateBuilder:
             part = States(samples.stop - first, data, self._room(samples.stop - first))
             self._compute(part)
             for name, rows in part.packed.items():
-                states.packed[name][:, samples] = rows
+                self.layouts[name].join(states.packed[name], samples, rows)
         return states
 
     def _room(self, n: int) -> dict[str, np.ndarray]:
@@ -122,7 +151,7 @@ class StateBuilder:
     def _compute(self, states: States) -> None:
         for register, values in states.data.items():
             self._pack(states, "data", register, values.T)
-        waiting = [sum(i in op.sources for op in self.instructions) for i in range(len(self.instructions))]
+        waiting = list(self.readers)
         if self.near is not None:
             self._with_spreads(states, self.near, waiting)
         self._advance(states, math.inf, waiting)
@@ -132,11 +161,7 @@ class StateBuilder:
         for name, layout in self.layouts.items():
             row = layout.planes.rows.get((kind, register))
             if row is not None:
-                into = states.packed[name][row : row + len(values)]
-                if kind == "root":
-                    np.sqrt(values, out=into, casting="same_kind")
-                else:
-                    into[...] = values
+                layout.put(states.packed[name], row, values, kind == "root")
 
     def _with_spreads(self, states: States, near: Runner, waiting: list[int]) -> None:
         """All that pooling in all stages needs."""
@@ -187,7 +212,9 @@ class StateBuilder:
             case ops.Read():
                 q[i] = self._mean_square(op, states.data[i])
             case ops.Affine():
-                q[i] = op.weight_variance * q[op.source] + op.bias_variance
+                q[i] = op.weight_variance * q[op.source]
+                if op.bias_variance:
+                    q[i] += op.bias_variance
             case ops.Dual():
                 self._dual(i, op, states)
             case ops.Window():
@@ -214,9 +241,12 @@ class StateBuilder:
 
     def _mean_square(self, op: ops.Read, data: np.ndarray) -> np.ndarray:
         """Over channels, or where there are no positions over all values."""
-        values = data.reshape(len(data), self.placement.channels(op) if op.position_axes else data.shape[1], -1)
-        total = np.einsum("ncp,ncp->np", values, values, dtype=np.float64) / values.shape[1]
-        return np.ascontiguousarray(total.T)
+        if not op.position_axes:
+            return np.einsum("nc,nc->n", data, data, dtype=np.float64)[None] / data.shape[1]
+        values = np.ascontiguousarray(data).reshape(len(data), self.placement.channels(op), -1)
+        means = np.empty((values.shape[2], len(data)))
+        mean_squares(values, np.empty(values.shape[2]), means)
+        return means
 
     def _dual(self, i: int, op: ops.Dual, states: States) -> None:
         before = states.moments[op.source]
@@ -229,7 +259,7 @@ class StateBuilder:
         if i in self.read_means:
             means = [mean.numpy() for _, mean in found if mean is not None]
             states.means[i] = np.concatenate(means).reshape(before.shape)
-        if not np.isfinite(states.moments[i]).all():
+        if not states.moments[i].max() < np.inf:
             raise InvalidInput(
                 f"the second moment after {op.activation.name} at '{op.path}' overflows float64; use smaller weights "
                 "or inputs"

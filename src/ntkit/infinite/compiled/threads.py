@@ -2,12 +2,14 @@
 
 So calls from several threads at once do not meet, a forked process has nothing left over from its parent, and
 numba's own thread pools (of which one is not safe for several callers and another not after a fork) stay unused. A call
-starts as many threads as other calls leave cores; where they leave less than two, the calling thread works alone. So
-there are never more threads at work than cores and callers. A forked child works with one thread until it sets another
-number itself with `torch.set_num_threads`.
+works in as many threads, its own among them, as other calls leave cores; where they leave less than two, its own works
+alone. So there are never more threads at work than cores and callers. A forked child works with one thread until it
+sets another number itself with `torch.set_num_threads`.
 
-Within these threads torch works with one thread. Its own helpers would stand beside them, and go on waiting, busily,
-long after their work is done: a fifth of the time of a kernel.
+Jobs that call torch have threads of their own, in which torch works with one thread, and the calling thread waits.
+Torch's helpers would stand beside them, and go on waiting, busily, long after their work is done: a fifth of the time
+of a kernel. Other jobs are shared with the calling thread, for systems tend to start two new threads on one core while
+the thread that starts them is still at work on the other, and find out only milliseconds later.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class _Workers:
         self.busy = 0
 
     def begin(self, wanted: int) -> int:
-        """How many threads a call may start, at most `wanted`; 0 where its own, counted instead, does as well."""
+        """How many threads a call may work in, at most `wanted`; 0 where its own, counted instead, does as well."""
         with self.lock:
             granted = min(wanted, available() - self.busy)
             granted = granted if granted > 1 else 0
@@ -64,19 +66,30 @@ def available() -> int:
     return max(1, min(torch.get_num_threads(), cores))
 
 
+def parts(n: int, most: int) -> list[slice]:
+    """Parts of n equal pieces of work, at most so many each: ever shorter ones, so that all threads end together."""
+    found, begin, threads = [], 0, available()
+    while begin < n:
+        found.append(slice(begin, begin + min(most, -(-(n - begin) // (2 * threads)))))
+        begin = found[-1].stop
+    return found
+
+
 class _Helper(threading.Thread):
     """A thread of one call."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], with_torch: bool) -> None:
         super().__init__(name="ntkit helper", daemon=True)
-        self.work, self.begun, self.ready, self.finished = work, False, threading.Event(), threading.Event()
+        self.work, self.with_torch, self.begun = work, with_torch, False
+        self.ready, self.finished = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Does the work and says so."""
         self.begun = True
         try:
-            torch.get_num_threads()  # a thread's first question fetches the common setting, so it comes before
-            torch.set_num_threads(1)
+            if self.with_torch:
+                torch.get_num_threads()  # a thread's first question fetches the common setting, so it comes before
+                torch.set_num_threads(1)
             self.ready.set()
             self.work()
         finally:
@@ -91,12 +104,13 @@ class _Helper(threading.Thread):
             self.join()
 
 
-def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -> None:
+def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]], with_torch: bool = False) -> None:
     """Runs every job once; when it returns or raises, no thread of it is left.
 
     Args:
         jobs: in the order in which they are begun.
         worker: called once in each thread; gives the function that does a job (with the thread's own workspace).
+        with_torch: whether jobs call torch.
 
     Raises:
         BaseException: the first error of any job, or an interruption; jobs not yet begun are then left out.
@@ -115,9 +129,9 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -
     helpers: list[_Helper] = []
     granted = workers.begin(len(jobs))
     try:
-        helpers += [_Helper(work) for _ in range(granted)]
-        _start(helpers)
-        if not helpers:
+        helpers += [_Helper(work, with_torch) for _ in range(granted if with_torch else granted - 1)]
+        _start(helpers, with_torch)
+        if not (with_torch and helpers):
             work()
         _wait(helpers)
     except BaseException as error:  # an interruption between jobs
@@ -130,7 +144,7 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]]) -
         raise errors[0]
 
 
-def _start(helpers: list[_Helper]) -> None:
+def _start(helpers: list[_Helper], with_torch: bool) -> None:
     threads = torch.get_num_threads()
     try:
         for k, helper in enumerate(helpers):
@@ -139,11 +153,12 @@ def _start(helpers: list[_Helper]) -> None:
             except RuntimeError:  # the system gives no more threads: the others do the work
                 del helpers[k:]
                 break
-        for helper in helpers:
-            helper.ready.wait()
+        if with_torch:
+            for helper in helpers:
+                helper.ready.wait()
     finally:
-        # each thread has its own setting, but the last one made anywhere is what threads yet to come begin with
-        torch.set_num_threads(threads)
+        if with_torch:  # each thread has its own setting, but the last one made is what threads yet to come begin with
+            torch.set_num_threads(threads)
 
 
 def _wait(helpers: list[_Helper]) -> None:

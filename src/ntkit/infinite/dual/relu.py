@@ -3,7 +3,7 @@
 σ(x) = α x + β |x| with α = (1+a)/2, β = (1−a)/2; the cross terms are odd and vanish. With
 E|u||v| = (2/π) √(q1 q2) (sin θ + (π/2 − θ) cos θ):
 
-    E[(σu − σv)²] = α² D + β² (D − (4/π) √(q1 q2) (sin θ − θ cos θ)),   E[σ'σ'] = α² + β² (1 − 2θ/π).
+    E[(σu − σv)²] = (α² + β²) D − (4/π) β² √(q1 q2) (sin θ − θ cos θ),   E[σ'σ'] = α² + β² − (2/π) β² θ.
 
 Reference: Cho & Saul 2009, arc-cosine kernels of order 0 and 1.
 """
@@ -34,12 +34,11 @@ def mean(q, slope):
 def distance(q1, q2, d, slope):
     """E[(σu − σv)²]."""
     alpha, beta = (1 + slope) / 2, (1 - slope) / 2
-    h = half_sine_squared(q1, q2, d)
-    bend = 4 / pi * geometric_mean(q1, q2) * sine_minus_theta_cosine(h)
-    return alpha**2 * d + beta**2 * (d - bend)
+    bend = geometric_mean(q1, q2) * sine_minus_theta_cosine(half_sine_squared(q1, q2, d))
+    return (alpha**2 + beta**2) * d - 4 * beta**2 / pi * bend
 
 
 def derivative(q1, q2, d, slope):
     """E[σ'(u) σ'(v)]."""
     alpha, beta = (1 + slope) / 2, (1 - slope) / 2
-    return alpha**2 + beta**2 * (1 - 2 / pi * angle(half_sine_squared(q1, q2, d)))
+    return alpha**2 + beta**2 - 2 * beta**2 / pi * angle(half_sine_squared(q1, q2, d))
