@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= study
 
-.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench science doctor clean
+.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench science reproduce doctor clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,10 @@ bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results and
 
 science: $(VENV)/.dev ## the figures that the study's claims rest on, written to benchmarks/results
 	$(BIN)/python benchmarks/science_study.py
+
+reproduce: $(VENV)/.run ## CIFAR-10 by exact kernels as published (an hour; needs NTKIT_DATA), written to benchmarks/results
+	$(BIN)/ntkit reproduce arora-cntk --scale laptop --out .bench/arora
+	$(BIN)/python benchmarks/keep_reproduction.py .bench/arora
 
 doctor: $(VENV)/.run ## what this installation runs on
 	$(BIN)/ntkit doctor

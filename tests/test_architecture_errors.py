@@ -1,5 +1,7 @@
 """Completeness: what has no meaning here, or cannot run, is an error with its path, and nothing is ignored."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -71,6 +73,16 @@ def _patched():
     return model
 
 
+def _scripted():
+    with warnings.catch_warnings(action="ignore"):  # torch calls it deprecated
+        return torch.jit.script(nn.Linear(3, 1))
+
+
+def _compiled():
+    with warnings.catch_warnings(action="ignore"):  # torch's compiler uses what torch calls deprecated
+        return torch.compile(nn.Linear(3, 1))
+
+
 def _used_twice():
     layer = Linear(3, 3)
     return nn.Sequential(layer, nn.ReLU(), layer)
@@ -113,6 +125,12 @@ UNSUPPORTED = {
     ),
     "forward hook": (_hooked, "ReLU at '1' has a forward hook"),
     "patched forward": (_patched, "ReLU at '1' has a forward hook or a forward replaced"),
+    "lazy layer": (
+        lambda: nn.Sequential(nn.LazyLinear(3)),
+        "LazyLinear at '0' does not know its sizes yet; call the mod",
+    ),
+    "scripted": (_scripted, "is what torch.jit.script or trace has made of it"),
+    "compiled": (_compiled, "is what torch.compile has made of it; pass the module that"),
     "branch on values": (lambda: nn.Sequential(Linear(3, 3), Branches()), "cannot be traced: .*register_elementwise"),
     "len": (_refused(lambda m, h: h.reshape(len(h), -1)), "cannot be traced: .*len"),
     "nested output": (_refused(lambda m, h: (h, (h, h))), "returns tuple .*a tuple, list or dict of tensors is wanted"),

@@ -60,6 +60,25 @@ def test_images_reversed_and_read_only_arrays_are_read_as_they_are():
     torch.testing.assert_close(KERNEL.ntk(x.T.contiguous().T), expected, rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("transformed", [torch.func.vmap, torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
+def test_transformations_of_functions_are_refused(transformed):
+    x = data()
+    with pytest.raises(InvalidInput, match=r"x1 is a tensor inside a transformation of torch.func .* torch.autograd"):
+        transformed(lambda v: KERNEL.ntk(v.reshape(-1, 4)).sum())(x)
+    assert torch.autograd.functional.jacobian(KERNEL.ntk, x).shape == (5, 5, 5, 4)
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+def test_numpy_set_to_raise_does_not_matter(engine):
+    x = data().numpy()
+    expected = KERNEL(x, engine=engine).ntk
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(KERNEL(x, engine=engine).ntk, expected)
+        tiny = KERNEL(x * 1e-160, engine=engine).ntk  # squares underflow: what the biases give is left
+        assert np.isfinite(KERNEL.diagonal(x * 1e-160, engine=engine).ntk).all()
+    np.testing.assert_allclose(tiny, KERNEL(0 * x, engine=engine).ntk, rtol=1e-12)
+
+
 def test_inputs_are_left_alone():
     x = data()
     before = x.clone()
@@ -75,6 +94,10 @@ WRONG = {
         "x1 must be float32 or float64, got torch.float16",
     ),
     "complex": (lambda: torch.ones(3, 4, dtype=torch.complex64), "x1 must be float32 or float64, got torch.complex64"),
+    "a masked array": (
+        lambda: np.ma.masked_array(np.ones((3, 4)), np.eye(3, 4)),
+        "x1 is a masked array, whose mask would",
+    ),
     "a list": (lambda: [[1.0, 2.0, 3.0, 4.0]], "x1 must be a torch tensor or a numpy array, got list"),
     "NaN": (lambda: torch.full((3, 4), torch.nan), "x1 must be finite, got 12 value.s. .* the first at index .0, 0."),
     "infinity": (lambda: np.full((3, 4), np.inf), "x1 must be finite"),

@@ -24,6 +24,10 @@ def to_tensor(x: Any, name: str) -> Tensor:
     Raises:
         InvalidInput: `x` is no array, not dense, not floating point, or has a value that is not finite.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise InvalidInput(
+            f"{name} is a masked array, whose mask would be lost; fill it with x.filled(...) or leave masked rows out"
+        )
     if isinstance(x, np.ndarray):
         if x.dtype not in (np.float32, np.float64):
             raise InvalidInput(
@@ -44,6 +48,11 @@ def to_tensor(x: Any, name: str) -> Tensor:
 
 
 def _check_dense(tensor: Tensor, name: str) -> None:
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # pyright: ignore[reportAttributeAccessIssue]
+        raise InvalidInput(
+            f"{name} is a tensor inside a transformation of torch.func (vmap, grad, jacrev), which hides its values; "
+            "call the kernel outside of it, and differentiate with torch.autograd (functional.jacobian gives all)"
+        )
     if tensor.layout != torch.strided:
         raise InvalidInput(f"{name} must be a dense tensor, got layout {tensor.layout}; convert it with x.to_dense()")
     if tensor.is_meta:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.proxy import Attribute, TraceError
+from torch.nn.parameter import is_lazy
 
 import ntkit.nn
 from ntkit.architecture.dispatch import Dispatcher
@@ -203,8 +204,15 @@ def _record(root: _Whole) -> fx.Graph:
 
 def _require_untouched(model: nn.Module) -> None:
     """What changes values behind a module's class would be missed: hooks, and a forward replaced on the instance."""
+    if isinstance(model, torch.jit.ScriptModule) or isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        made = "torch.jit.script or trace" if isinstance(model, torch.jit.ScriptModule) else "torch.compile"
+        raise UnsupportedLayer(f"the model is what {made} has made of it; pass the module that it was made of")
     for path, module in model.named_modules():
         name = f"{type(module).__name__} at '{path}'"
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise UnsupportedLayer(
+                f"{name} does not know its sizes yet; call the model once on some samples, and pass it then"
+            )
         if isinstance(module, ntkit.nn.Centered):
             raise UnsupportedLayer(
                 f"{name} subtracts a copy of the network, so its parts are not independent; take InfiniteKernel of the "

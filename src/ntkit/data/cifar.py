@@ -53,7 +53,7 @@ def read_cifar10(folder: DataFolder | None) -> RawData:
         train,
         test,
         CLASSES,
-        f"CIFAR-10, binary version, from {train_files[0].parent}: {len(train.x):,} training images ({files}) "
+        f"CIFAR-10, binary version, from {train_files[0].parent.name}/: {len(train.x):,} training images ({files}) "
         "and "
         f"{len(test.x):,} test images.",
         "classification",

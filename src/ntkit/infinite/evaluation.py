@@ -38,6 +38,7 @@ class Kernels:
     ntk: Any
 
 
+@np.errstate(under="ignore")  # whatever the caller's setting: what is too small for a double is 0
 def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], given: inputs.Request) -> list[Kernels]:
     """The kernels of every output; what is not wanted is None."""
     one = inputs.samples(kernel.network, x1, "x1")
@@ -72,6 +73,7 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
     return [Kernels(*(None if r is None else like(r, x1) for r in pair)) for pair in results]
 
 
+@np.errstate(under="ignore")
 def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kernels]:
     """Both kernels of every sample with itself, for every output."""
     samples = inputs.samples(kernel.network, x, "x")

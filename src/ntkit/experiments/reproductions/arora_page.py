@@ -76,7 +76,8 @@ def _tiles(findings: Findings) -> tuple[Tile, ...]:
         tiles.append(Tile(f"{kernel['title']}, best", percent(best["accuracy"], 4), note))
     for _, kernel in kernels(findings):
         depths = several(len(kernel["depths"]), "depth")
-        each = f"{number(1e3 * kernel['seconds_per_entry'])} ms"
+        seconds = kernel["seconds_per_entry"]
+        each = f"{number(1e3 * seconds)} ms" if seconds >= 1e-3 else f"{number(1e6 * seconds)} µs"
         tiles.append(Tile(f"{kernel['title']}, one entry", each, f"{depths} at once, {threads(findings)}"))
     return tuple(tiles)
 
