@@ -126,6 +126,15 @@ def test_networks_with_pooling_have_no_such_runner():
     assert runner_of(ntkit.InfiniteKernel(pooled), (2, 6, 6)) is None
 
 
+def test_a_pool_of_one_position_before_an_activation():
+    """Only equal positions are needed, and yet each sample's own distances within the pool's window are."""
+    last = (ntkit.nn.Linear(8, 4), nn.ReLU(), ntkit.nn.Linear(4, 1))
+    model = nn.Sequential(conv(2, 1, rank=1), nn.ReLU(), nn.AvgPool1d(1, 2), nn.Flatten(), *last)
+    kernel, x = ntkit.InfiniteKernel(model), data(5, (2, 2))
+    assert runner_of(kernel, (2, 2)) is None
+    torch.testing.assert_close(kernel.ntk(x, engine="numba"), kernel.ntk(x, engine="torch"), rtol=1e-12, atol=0)
+
+
 # ---- what is known of samples ------------------------------------------------------------------------------------
 
 

@@ -36,8 +36,8 @@ class Spatial:
     ):
         self.placement = placement
         self.main = self._runner(self._totals(), dtype, with_ntk, address_of)
-        self.diagonal = DiagonalRunner(self.main) if fits(self.main) else None
         pools = spread_pools(placement)
+        self.diagonal = DiagonalRunner(self.main) if fits(self.main) and not pools else None
         self.near: Runner | None = None
         if pools:
             targets = {i: only_offset_zero(placement.grids[i]) for i in pools}
