@@ -107,7 +107,10 @@ UNSUPPORTED = {
     "tied weights": (_tied, "weight of Linear at '1' is used twice .first at '0'."),
     "layer used twice": (_used_twice, "weight of Linear at '0' is used twice .first at '0'."),
     "batch norm": (lambda: nn.Sequential(Linear(3, 3), nn.BatchNorm1d(3).eval()), "BatchNorm1d at '1' has no rule"),
-    "layer norm": (_refused(lambda m, h: m.norm(h), norm=nn.LayerNorm(3)), "LayerNorm at 'norm' has no rule"),
+    "norm of single channels": (
+        _refused(lambda m, h: m.norm(h), norm=nn.GroupNorm(3, 3)),
+        "GroupNorm at 'norm' divides by the root mean square of each channel alone",
+    ),
     "attention": (_refused(lambda m, h: m.att(h, h, h)[0], att=nn.MultiheadAttention(4, 2)), "'att'"),
     "prelu": (_refused(lambda m, h: m.act(h), act=nn.PReLU()), "PReLU at 'act' has no rule"),
     "softmax": (_refused(lambda m, h: m.act(h), act=nn.Softmax(1)), "Softmax at 'act' has no rule"),
@@ -140,8 +143,19 @@ UNSUPPORTED = {
     ),
     "empty output": (_refused(lambda m, h: ()), "returns tuple .*wrap the model in a module"),
     "nothing returned": (_refused(lambda m, h: None), "returns NoneType"),
-    "training dropout": (_refused(lambda m, h: m.drop(h), drop=nn.Dropout()), "Dropout at 'drop' is in training mode"),
-    "functional dropout": (_refused(lambda m, h: F.dropout(h)), "is in training mode, .*call model.eval"),
+    "training alpha dropout": (
+        _refused(lambda m, h: m.drop(h), drop=nn.AlphaDropout()),
+        "AlphaDropout at 'drop' is in training mode, .*call model.eval",
+    ),
+    "dropout of everything": (_refused(lambda m, h: F.dropout(h, 1.0)), "drops everything, so there is no kernel"),
+    "dropout of the data": (
+        lambda: nn.Sequential(nn.Dropout(), Linear(3, 1)),
+        "Dropout at '0' drops parts of the data",
+    ),
+    "activation of dropout": (
+        lambda: nn.Sequential(Linear(3, 8), nn.Dropout(), nn.ReLU(), Linear(8, 1)),
+        "ReLU at '2' reads the dropout at '1', which is not Gaussian",
+    ),
     "mean over features": (_refused(lambda m, h: h.mean(1)), "'mean' reduces over an axis of samples or channels"),
     "mean of all": (_refused(lambda m, h: h.mean()), "'mean' reduces over an axis of samples or channels"),
     "maximum along an axis": (_refused(lambda m, h: torch.max(h, 1)), "reduces over an axis"),

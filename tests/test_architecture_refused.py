@@ -121,11 +121,17 @@ UNSUPPORTED = {
         _bent(lambda m, h: m.norm(h), norm=nn.BatchNorm2d(8).eval()),
         "BatchNorm2d at 'norm' has no rule .*ties samples of a batch together",
     ),
-    "layer norm": (_bent(lambda m, h: m.norm(h), norm=nn.LayerNorm([8, 4, 4])), "LayerNorm at 'norm' has no rule"),
-    "upsampling": (_bent(lambda m, h: m.up(h), up=nn.Upsample(scale_factor=2)), "Upsample at 'up' has no rule"),
+    "norm of positions": (
+        _bent(lambda m, h: m.norm(h), norm=nn.LayerNorm([4, 4])),
+        "LayerNorm at 'norm' divides by the root mean square of each channel alone",
+    ),
+    "upsampling": (
+        _bent(lambda m, h: m.up(h), up=nn.Upsample(scale_factor=2, mode="bicubic")),
+        "Upsample at 'up' interpolates by mode='bicubic'",
+    ),
     "dropout in training": (
-        _bent(lambda m, h: m.drop(h), drop=nn.Dropout2d()),
-        "Dropout2d at 'drop' is in training mode, which has no rule; call model.eval",
+        _bent(lambda m, h: m.drop(h), drop=nn.FeatureAlphaDropout()),
+        "FeatureAlphaDropout at 'drop' is in training mode, .*; call model.eval",
     ),
     "linear layer on rows": (
         _bent(lambda m, h: m.mix(h), mix=nn.Linear(4, 4)),

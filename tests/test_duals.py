@@ -86,6 +86,20 @@ def test_monomials_equal_gauss_hermite_which_is_exact_for_them(degree):
     np.testing.assert_allclose(mean, (np.sqrt(Q1)[:, None] * g) ** degree @ w / math.sqrt(2 * math.pi), atol=1e-10)
 
 
+def test_exponentials_equal_log_normal_moments():
+    covariance, slope, variance, mean = moments(specs.Exp(), Q1, Q2, Q1 + Q2 - 2 * S)
+    expected = np.exp((Q1 + Q2) / 2 + S)
+    assert_relative(covariance, expected, np.exp(2 * np.maximum(Q1, Q2)), 1e-13)  # of the larger second moment
+    np.testing.assert_allclose(slope, expected, rtol=1e-12)
+    np.testing.assert_allclose(variance, np.exp(2 * Q1), rtol=1e-12)
+    np.testing.assert_allclose(mean, np.exp(Q1 / 2), rtol=1e-12)
+    near, *_ = sides(specs.Exp(), [1.0], [1.0])
+    d = torch.tensor([1e-16], dtype=torch.float64)
+    assert float(near.distance(torch.ones(1).double(), torch.ones(1).double(), d)) == pytest.approx(math.e**2 * 1e-16)
+    with pytest.raises(InvalidInput, match="Exp overflows float64 for pre-activations of variance above 350, and 400"):
+        sides(specs.Exp(), [400.0], [1.0])
+
+
 def test_gelu_equals_quadrature_over_the_plane():
     covariance, slope, variance, _ = moments(specs.GELU(), Q1, Q2, Q1 + Q2 - 2 * S)
     plane = oracle.panel_dual(oracle.gelu, oracle.gelu_slope)

@@ -1,5 +1,6 @@
 """Golden kernels by neural-tangents 0.6.5: run `python -m golden.make_golden` in the folder tests, in its environment.
 
+With --all every network is computed again, else those that have changed.
 Writes golden.npz: for every network its samples (whole 32nds, as int8) and, in float64, NNGP and NTK of all of them
 with one another. The README beside this file says which conventions meet and which features cannot be compared.
 """
@@ -10,6 +11,7 @@ with one another. The README beside this file says which conventions meet and wh
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -29,6 +31,7 @@ from golden.steps import (
     Dense,
     Flatten,
     GlobalPool,
+    Norm,
     Pool,
     Scale,
     Shape,
@@ -83,6 +86,8 @@ def _layer(step: Step, shape: Shape, mirrored: bool) -> Any:
             return stax.Conv(step.width, kernel, stride, padding, step.w_std, step.b_std or None)
         case Dense():
             return stax.Dense(step.width, step.w_std, step.b_std or None)
+        case Norm():
+            return stax.LayerNorm((*range(1, len(shape)), -1) if step.positions and axes else -1, step.eps)
         case Activation():
             return ACTIVATIONS[step.name](*step.constants)
         case Pool():
@@ -155,7 +160,11 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore", message="`FanIn` layers assume independent inputs")
     arrays: dict[str, Any] = {"version": np.array(nt.__version__)}
+    stored = {} if "--all" in sys.argv or not GOLDEN.exists() else dict(np.load(GOLDEN))
     for i, net in enumerate(NETWORKS, 1):
+        if stored.get(f"{net.name}/fingerprint") == net.fingerprint:
+            arrays |= {key: value for key, value in stored.items() if key.startswith(f"{net.name}/")}
+            continue
         print(f"{i:3d}/{len(NETWORKS)} {net.name}", flush=True)
         samples = draw_samples(net)
         kernels = kernels_of(net, samples)

@@ -19,6 +19,7 @@ from golden.steps import (
     Flatten,
     GlobalPool,
     Heads,
+    Norm,
     Pool,
     Scale,
     Shape,
@@ -194,7 +195,23 @@ FULLY_CONNECTED = (
     Network("dense-residual", "residual dense layers", (13,), (DENSE, *(DENSE_RESIDUAL,) * 3, RELU, DENSE)),
 )
 
-NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED)
+NORM, NORM_ALL = Norm(), Norm(positions=True, eps=0.03)
+PRE_NORM = Sum(((), (NORM_ALL, RELU, CONV, NORM, ERF, CONV)))
+
+NORMALISED = (
+    Network("norm-dense", "norm of vectors", (7,), (DENSE, NORM, RELU, DENSE, NORM, ERF, DENSE), 17, 4),
+    Network("norm-deep", "norm of vectors", (9,), (*(DENSE, NORM, RELU) * 12, DENSE)),
+    Network("norm-gap", "norm of channels", (3, 5, 6), (CONV, NORM, RELU, CONV, NORM, RELU, *GAP)),
+    Network("norm-flatten", "norm of channels", (2, 9, 7), (HALVING, NORM, RELU, CONV, NORM, ERF, *FLAT)),
+    Network("norm-signal", "norm of channels", (3, 11), (CONV, NORM, RELU, Pool(3, 2), CONV, NORM, RELU, *GAP)),
+    Network("norm-all-gap", "norm of images", (2, 7, 5), (CONV, NORM_ALL, RELU, HALF, CONV, NORM_ALL, RELU, *GAP)),
+    Network("norm-all-flatten", "norm of images", (3, 5, 4), (CONV, NORM_ALL, ERF, CONV, NORM_ALL, RELU, *FLAT)),
+    Network("norm-of-pool", "norm of a pool", (3, 8, 7), (CONV, HALF, NORM, RELU, CONV, NORM_ALL, RELU, *FLAT)),
+    Network("norm-residual", "norm in residual blocks", (2, 5, 7), (CONV, PRE_NORM, PRE_NORM, RELU, *GAP)),
+    Network("norm-residual-flatten", "norm in residual blocks", (3, 4, 5), (WRAP, PRE_NORM, PRE_NORM, *FLAT)),
+)
+
+NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED)
 
 
 def torch_model(net: Network) -> Any:

@@ -45,6 +45,14 @@ class Activation:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """Division by the root mean square over channels and, with `positions`, over positions; no parameters."""
+
+    positions: bool = False
+    eps: float = 0.1
+
+
+@dataclass(frozen=True)
 class Pool:
     """Average (or, with `total`, sum) over windows; padding counts in the average's divisor unless told not to."""
 
@@ -102,7 +110,7 @@ class Heads:
     branches: tuple[Steps, ...]
 
 
-Step = Conv | Dense | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale | Sum | Concat | Heads
+Step = Conv | Dense | Norm | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale | Sum | Concat | Heads
 
 
 def per_axis(value: PerAxis, axes: int) -> tuple[int, ...]:

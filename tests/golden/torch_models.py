@@ -17,6 +17,7 @@ from golden.steps import (
     Flatten,
     GlobalPool,
     Heads,
+    Norm,
     Pool,
     Scale,
     Shape,
@@ -48,6 +49,17 @@ class GlobalSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.sum(self.axes)
+
+
+class ChannelNorm(nn.Module):
+    """The norm of each position's channels alone."""
+
+    def __init__(self, channels: int, eps: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps, elementwise_affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class Branches(nn.Module):
@@ -98,6 +110,10 @@ def _module(step: Step, shape: Shape) -> nn.Module:
             return _convolution(step, shape)
         case Dense():
             return ntkit.nn.Linear(shape[0], step.width, step.w_std, step.b_std)
+        case Norm():
+            if step.positions or len(shape) == 1:
+                return nn.GroupNorm(1, shape[0], step.eps, affine=False)
+            return ChannelNorm(shape[0], step.eps)
         case Activation():
             family = ntkit.nn if hasattr(ntkit.nn, step.name) else nn
             return getattr(family, step.name)(*step.constants)

@@ -12,7 +12,15 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from ntkit.architecture import read_concat, read_elementwise, read_layers, read_pools, read_shapes
+from ntkit.architecture import (
+    read_concat,
+    read_elementwise,
+    read_layers,
+    read_norms,
+    read_pools,
+    read_resize,
+    read_shapes,
+)
 from ntkit.architecture.layout import DATA, LayoutError, Size
 from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
 from ntkit.architecture.memory import Memory
@@ -27,12 +35,16 @@ _READS = Callable[[Reader, Call], Any]  # gives a Value, a View, an InPlace, or 
 
 _MODULES: dict[type[nn.Module], _READS] = {
     **read_layers.MODULES,
+    **read_norms.MODULES,
     **read_pools.MODULES,
+    **read_resize.MODULES,
     **read_shapes.MODULES,
 }
 _CALLS: dict[Any, _READS] = {
     **read_layers.CALLS,
+    **read_norms.CALLS,
     **read_pools.CALLS,
+    **read_resize.CALLS,
     **read_shapes.CALLS,
     **read_concat.CALLS,
 }

@@ -24,6 +24,7 @@ from ntkit.architecture.specs import (
     Cos,
     Elementwise,
     Erf,
+    Exp,
     Gaussian,
     LeakyReLU,
     Monomial,
@@ -228,6 +229,8 @@ def activation_of(expression: Expression) -> Activation:
                 return Sin(*map(float, constants))
             case "cos":
                 return Cos(*map(float, constants))
+            case "exp":
+                return Exp()
             case "sign":
                 return Sign()
             case "gaussian":

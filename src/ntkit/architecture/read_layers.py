@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 import ntkit.nn
 from ntkit.architecture.layout import CHANNEL, Layout, LayoutError
 from ntkit.architecture.reader import Reader
-from ntkit.architecture.recorded import REMEDY, Call, Value, View
-from ntkit.architecture.specs import Conv, Flatten, Linear
+from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value, View
+from ntkit.architecture.specs import Conv, Dropout, Flatten, Linear
 from ntkit.architecture.windows import ConvAxis
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
@@ -40,13 +40,23 @@ def read_weighted(reader: Reader, call: Call) -> Value:
         raise UnsupportedLayer(
             f"{call.who} is a subclass of {family} that ntkit does not know, and its forward may differ; {REMEDY}"
         )
-    if id(layer.weight) in reader.used:
+    claim(reader, call, layer.weight, layer.bias)
+    return _linear(reader, call, layer) if isinstance(layer, nn.Linear) else _convolution(reader, call, layer)
+
+
+def claim(reader: Reader, call: Call, *parameters: Tensor | None) -> None:
+    """Counts the parameters of a layer, weight first, as used by it.
+
+    Raises:
+        UnsupportedLayer: another layer uses them, or the same one for the second time.
+    """
+    given = [parameter for parameter in parameters if parameter is not None]
+    if given and id(given[0]) in reader.used:
         raise UnsupportedLayer(
-            f"the weight of {call.who} is used twice (first at '{reader.used[id(layer.weight)]}'), "
+            f"the weight of {call.who} is used twice (first at '{reader.used[id(given[0])]}'), "
             "and kernels of shared parameters have no rule; give each use a layer of its own"
         )
-    reader.used.update({id(p): call.path for p in (layer.weight, layer.bias) if p is not None})
-    return _linear(reader, call, layer) if isinstance(layer, nn.Linear) else _convolution(reader, call, layer)
+    reader.used.update({id(parameter): call.path for parameter in given})
 
 
 def _parameters(layer: nn.Linear | _ConvNd) -> dict[str, Any]:
@@ -133,7 +143,7 @@ def _conv_axes(layer: _ConvNd, who: str) -> list[ConvAxis]:
     return axes
 
 
-# ---- layers that do nothing at evaluation ------------------------------------------------------------------------
+# ---- layers that do nothing in eval mode ---------------------------------------------------------------------------
 
 
 def read_identity(reader: Reader, call: Call) -> View:
@@ -141,27 +151,50 @@ def read_identity(reader: Reader, call: Call) -> View:
     return View(call.x)
 
 
-def read_dropout(reader: Reader, call: Call) -> View:
-    """Dropout in eval mode."""
-    module: Any = call.module
-    return _dropout(call, module.p, module.training)
+def read_dropout(reader: Reader, call: Call) -> View | Value | InPlace:
+    """nn.Dropout and its like: nothing in eval mode."""
+    m: Any = call.module
+    return _dropout(reader, call, type(m), m.p, m.training, m.inplace)
 
 
-def read_dropout_function(reader: Reader, call: Call) -> View:
+def read_dropout_function(reader: Reader, call: Call) -> View | Value | InPlace:
     """F.dropout and its like."""
     # torch.nn.functional's two-dimensional ones default to training as well
     default = {"p": 0.5, "training": True, "inplace": False}
-    rate, training, _ = call.bind(**default)
-    return _dropout(call, float(rate), bool(training))
+    rate, training, in_place = call.bind(**default)
+    return _dropout(reader, call, call.name, float(rate), bool(training), bool(in_place))
 
 
-def _dropout(call: Call, rate: float, training: bool) -> View:
-    if training and rate > 0:
-        name = "Dropout at " if call.module is None else ""
-        raise UnsupportedLayer(f"{name}{call.who} is in training mode, which has no rule; call model.eval()")
-    return View(call.x)
+def _dropout(
+    reader: Reader, call: Call, kind: Any, rate: float, training: bool, in_place: bool
+) -> View | Value | InPlace:
+    if not training or rate == 0:
+        return View(call.x)
+    if kind not in _DROPOUTS:
+        raise UnsupportedLayer(
+            f"{call.who} is in training mode, where it puts values in place of those it drops, which has no rule; call "
+            "model.eval(), or use torch.nn.Dropout"
+        )
+    if rate >= 1:
+        raise UnsupportedLayer(f"{call.who} drops everything, so there is no kernel; use a rate below 1")
+    layout, axes = reader.layout(call.x), _DROPOUTS[kind]
+    if layout.open:
+        raise UnsupportedLayer(
+            f"{call.who} drops parts of the data, of which there are few, so there is no limit; drop behind a layer"
+        )
+    if axes and (len(layout.axes) != axes + 2 or layout.axes[1] != (CHANNEL,)):
+        raise InvalidInput(
+            f"{call.who} takes (batch, channels, {axes} axes of positions), but axes that hold {layout} arrive; "
+            "permute them so that they fit"
+        )
+    value = Value(reader.add(Dropout(rate, axes > 0), (reader.settle(call.x),), call.path), layout)
+    return InPlace(value) if in_place else value
 
 
+_DROPOUTS: dict[Any, int] = {  # axes of positions that are dropped together
+    nn.Dropout: 0, F.dropout: 0, torch.dropout: 0,
+    nn.Dropout1d: 1, F.dropout1d: 1, nn.Dropout2d: 2, F.dropout2d: 2, nn.Dropout3d: 3, F.dropout3d: 3,
+}  # fmt: skip
 MODULES = {
     nn.Identity: read_identity,
     **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout), read_dropout),

@@ -18,7 +18,7 @@ from ntkit.architecture.layout import BATCH, CHANNEL, Layout, LayoutError
 from ntkit.architecture.lowering import activation_of
 from ntkit.architecture.network import Network, Node, Structure
 from ntkit.architecture.recorded import REMEDY, Call, Value
-from ntkit.architecture.specs import Flatten, Input, LinearCombination, Spec, Squeeze, Weighted
+from ntkit.architecture.specs import Flatten, Input, LinearCombination, Spec, Squeeze
 from ntkit.architecture.windows import changes_nothing, size_after
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.nn.scale import is_finite_scale
@@ -70,7 +70,7 @@ class Reader:
     def add(self, spec: Spec, inputs: tuple[int, ...], path: str) -> int:
         """Index of the node, made once for what has no parameters."""
         key = (spec, inputs)
-        if isinstance(spec, Weighted) or key not in self.index:
+        if spec.is_unique or key not in self.index:
             self.nodes.append(Node(spec, inputs, path))
             self.index[key] = len(self.nodes) - 1
         return self.index[key]

@@ -9,10 +9,11 @@ _INSTEAD = {
     "MaxPool": "the maximum of correlated values has no closed kernel; use average pooling, torch.nn.AvgPool2d",
     "AdaptiveMaxPool": "the maximum of correlated values has no closed kernel; use torch.nn.AdaptiveAvgPool2d",
     "BatchNorm": "it ties samples of a batch together, so there is no kernel of two samples; remove it",
+    "InstanceNorm": "each channel's mean square is random in a wide network too; use torch.nn.GroupNorm(1, ...)",
+    "LocalResponseNorm": "its windows of channels are no mean over many; use torch.nn.GroupNorm(1, ...)",
     "PReLU": "its slope is a parameter that ntkit has no rule for; use torch.nn.LeakyReLU",
     "Softmax": "it mixes the outputs; study the network without it",
     "LogSoftmax": "it mixes the outputs; study the network without it",
-    "Upsample": "remove it, or give the data at the size that is wanted",
 }
 
 

@@ -24,6 +24,11 @@ class Spec:
         """What a reader calls it."""
         return type(self).__name__
 
+    @property
+    def is_unique(self) -> bool:
+        """Whether two of it are two layers, however equal: it has parameters or chance of its own."""
+        return False
+
 
 @dataclass(frozen=True)
 class Input(Spec):
@@ -78,6 +83,11 @@ class Weighted(Spec):
         """Weights that meet in one output value, also at zero-padded edges."""
         raise NotImplementedError
 
+    @property
+    def is_unique(self) -> bool:
+        """It has weights."""
+        return True
+
 
 @dataclass(frozen=True)
 class Linear(Weighted):
@@ -125,16 +135,71 @@ class Conv(Weighted):
 
 
 @dataclass(frozen=True)
+class Normalization(Spec):
+    """x / √(mean x² + ε) over channels, or channels and positions, times a scale of 1 plus a shift of 0.
+
+    Args:
+        layer: what torch calls it.
+        eps: ε.
+        over_positions: whether the mean is over positions too.
+        subtracts_mean: whether the mean of x is taken away before.
+        groups: blocks of channels, each with a mean of its own.
+        trains_scale: whether the scale is a parameter that trains, and so enters the tangent kernel.
+        trains_shift: the same for the shift.
+        shared: whether a channel has one scale and shift for all positions.
+    """
+
+    layer: str
+    eps: float
+    over_positions: bool
+    subtracts_mean: bool
+    groups: int = 1
+    trains_scale: bool = False
+    trains_shift: bool = False
+    shared: bool = True
+
+    @property
+    def name(self) -> str:
+        """As torch calls it."""
+        return self.layer
+
+    @property
+    def is_unique(self) -> bool:
+        """Where scale or shift train."""
+        return self.trains_scale or self.trains_shift
+
+
+@dataclass(frozen=True)
+class Dropout(Spec):
+    """Dropout in training: each value is 0 with probability `rate`, else divided by 1 − rate.
+
+    Args:
+        rate: the probability.
+        whole_channels: whether a channel is dropped at all positions together.
+    """
+
+    rate: float
+    whole_channels: bool = False
+
+    @property
+    def is_unique(self) -> bool:
+        """It has a mask of its own."""
+        return True
+
+
+@dataclass(frozen=True)
 class Pool(Spec):
-    """Weighted sums over windows of positions, each channel alone.
+    """Weighted sums over windows of positions, each channel alone: pooling, padding, interpolation.
 
     Args:
         axes: the windows, one entry an axis.
         factor: multiplies the result.
+        verb: what it does to a value, for errors.
     """
 
     axes: tuple[PoolAxis, ...]
     factor: float = 1.0
+    verb: str = field(default="pooled", compare=False)
 
 
 @dataclass(frozen=True)
@@ -210,6 +275,11 @@ class Cos(Activation):
 @dataclass(frozen=True)
 class Sign(Activation):
     """sign(x), whose derivative is 0 by convention."""
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    """exp(x)."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,14 @@ the weighted sum Σ_p W[P, p]. Sizes of the input are not known to a layer, so b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from ntkit.errors import InvalidInput
 
@@ -182,11 +186,67 @@ class PoolWindow(PoolAxis):
         return inside / length[:, None]
 
 
+@dataclass(frozen=True)
+class PadAxis(PoolAxis):
+    """More positions at both ends (or fewer, by negative numbers), as torch.nn.functional.pad makes them.
+
+    Args:
+        before: positions in front.
+        after: positions behind.
+        mode: "constant" for zeros, "reflect", "replicate" or "circular".
+    """
+
+    before: int
+    after: int
+    mode: str = "constant"
+
+    def matrix(self, n: int) -> Float[np.ndarray, "out n"]:
+        """What torch makes of each unit vector.
+
+        Raises:
+            InvalidInput: the padding does not fit.
+        """
+        return _of_unit_vectors(lambda x: F.pad(x, (self.before, self.after), self.mode), n, "padded")
+
+
+@dataclass(frozen=True)
+class ResizeAxis(PoolAxis):
+    """Another number of positions by interpolation, as torch.nn.functional.interpolate gives it.
+
+    Args:
+        output: output positions; None where a factor is given.
+        factor: output positions over input positions; None where their number is given.
+        mode: "nearest", "nearest-exact" or "linear".
+        align_corners: whether the first and the last positions stay where they are.
+    """
+
+    output: int | None
+    factor: float | None
+    mode: str
+    align_corners: bool | None = None
+
+    def matrix(self, n: int) -> Float[np.ndarray, "out n"]:
+        """What torch makes of each unit vector.
+
+        Raises:
+            InvalidInput: nothing would be left.
+        """
+        options = {"mode": self.mode, "align_corners": self.align_corners}
+        return _of_unit_vectors(lambda x: F.interpolate(x, self.output, self.factor, **options), n, "resized")
+
+
+def _of_unit_vectors(function: Callable[[Tensor], Tensor], n: int, what: str) -> np.ndarray:
+    try:
+        return function(torch.eye(n, dtype=torch.float64)[None])[0].T.contiguous().numpy()
+    except RuntimeError as error:
+        raise InvalidInput(f"an axis of {n} positions cannot be {what}: {str(error).splitlines()[0]}") from error
+
+
 def size_after(window: ConvAxis | PoolAxis, n: int | None) -> int | None:
     """Positions after a window, as far as they are known without those before."""
     if isinstance(window, WholeAxis):
         return 1
-    if isinstance(window, AdaptiveAxis):
+    if isinstance(window, (AdaptiveAxis, ResizeAxis)) and window.output is not None:
         return window.output
     return None if n is None else window.size(n)
 

@@ -46,7 +46,18 @@ def _obstacle(placement: Placement, tolerance: float, data: tuple[torch.Tensor, 
     for i, op in enumerate(placement.program.instructions):
         if isinstance(op, ops.Dual) and not isinstance(duals.dual(op.activation, tolerance), duals.ClosedForm):
             return f"the dual of {op.activation.name} at '{op.path}' is found by quadrature"
+        if isinstance(op, ops.Mask):
+            return "the model has dropout in training mode"
+        own = (isinstance(op, ops.ScaleAndShift) and not op.shared) or (isinstance(op, ops.Dual) and op.scale == "own")
+        if own and not placement.is_diagonal(i):
+            return "a normalisation layer has a trained scale or shift for every position"
+        if isinstance(op, ops.Dual) and op.scale is not None and _scale_derivative(op, tolerance) is None:
+            return f"{op.activation.name} at '{op.path}' has no rule for a trained scale before it"
         moves = isinstance(op, (ops.Window, ops.Pool))
         if moves and placement.positions(op.source) == 1 and placement.positions(i) > 1:
             return "a layer makes several positions of one"
     return None
+
+
+def _scale_derivative(op: ops.Dual, tolerance: float) -> object:
+    return getattr(duals.dual(op.activation, tolerance), "scale_derivative", None)

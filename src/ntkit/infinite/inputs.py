@@ -13,6 +13,7 @@ from torch import Tensor
 from ntkit._arrays import to_tensor
 from ntkit.architecture import Network, sizes_of
 from ntkit.errors import InvalidInput
+from ntkit.infinite.program import Normalize
 
 _LEAST, _MOST = 1e-12, 1e12  # root mean squares whose squares, and what layers make of them, float32 holds well
 _UNEVEN, _HOPELESS = 30, 1e8  # times as long as another an image may be in float32, and at all
@@ -156,6 +157,15 @@ def require_finite(results: np.ndarray | Tensor, computed_in: Any = None) -> Non
         raise InvalidInput(
             f"the kernel's entries must fit into {name}, but some overflow; scale the samples or the weights down"
             f"{remedy}"
+        )
+
+
+def require_norms(norms: np.ndarray | Tensor, op: Normalize) -> None:
+    """Raise `InvalidInput` where a normalisation layer would divide by 0."""
+    if bool((norms == 0).any()):
+        raise InvalidInput(
+            f"'{op.path}' divides by the root mean square of its input, and that is 0 for a sample; give it eps > 0, "
+            "the layer before it a bias, or leave samples of zeros out"
         )
 
 

@@ -35,8 +35,10 @@ class InfiniteKernel:
     result is named below, a tuple, list or dict of results comes, as the model returns them.
 
     Args:
-        model: linear and convolution layers, elementwise activations, average pooling, flatten, concatenation of
-            channels, dropout in eval mode and residual sums, in any nesting.
+        model: linear and convolution layers, elementwise activations, average pooling, LayerNorm, GroupNorm and
+            RMSNorm, padding, interpolation, flatten, concatenation of channels, dropout and residual sums, in any
+            nesting. Dropout in training mode enters the kernel: samples of equal values have equal masks, others
+            masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
             number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
         b_std: the same for biases; a layer without bias never gets one.

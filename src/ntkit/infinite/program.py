@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from ntkit.architecture.specs import Activation
 from ntkit.architecture.windows import ConvAxis, PoolAxis
+
+Scale = Literal["shared", "own"] | None
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,63 @@ class Dual(OfOne):
         source: register of x.
         activation: σ.
         path: where it stands in the model, for errors.
+        scale: what a trained scale γ = 1 of x, one a channel, adds to T: nothing (None), E[∂γσ(γu) ∂γσ(γv)] between
+            all positions ("shared"), or at equal positions only, where each has a scale of its own ("own").
     """
 
     activation: Activation
     path: str = field(compare=False)
+    scale: Scale = None
+
+
+@dataclass(frozen=True)
+class Normalize(OfOne):
+    """x/R with R = √(Q + ε): q ← q/R², D ← (D + (R' − R)(q/R − q'/R'))/(R R'), T ← T/(R R').
+
+    R tends to a number as the channels become many, so training moves it no more than one channel does, not at all.
+
+    Args:
+        source: register of x.
+        eps: ε.
+        over_positions: whether Q is the mean of the second moment over positions, else that of each position.
+        path: where it stands in the model, for errors.
+    """
+
+    eps: float
+    over_positions: bool
+    path: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class ScaleAndShift(OfOne):
+    """γ x + β with γ = 1 and β = 0, one a channel: T ← T + scale_rate s + shift_rate.
+
+    Args:
+        source: register of x.
+        scale_rate: 1 where γ trains.
+        shift_rate: 1 where β trains.
+        shared: whether all positions have one γ and β; else T grows at equal positions only.
+    """
+
+    scale_rate: float
+    shift_rate: float
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Mask(OfOne):
+    """x m/k with P(m = 1) = k, else m = 0: q ← q/k; a sample with itself, at one position: s ← s/k, D ← D/k, T ← T/k.
+
+    Different samples, and different positions, have independent masks: s and T stay, and D ← D + (1/k − 1)(q + q').
+
+    Args:
+        source: register of x.
+        keep: k.
+        whole_channels: whether one mask serves all positions of a channel.
+    """
+
+    keep: float
+    whole_channels: bool
 
 
 @dataclass(frozen=True)
@@ -192,6 +248,7 @@ class Program:
         found: list[bool] = []
         for op in self.instructions:
             own = isinstance(op, Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
+            own = own or isinstance(op, ScaleAndShift) or (isinstance(op, Dual) and op.scale is not None)
             found.append(wanted and (own or any(found[source] for source in op.sources)))
         return found
 

@@ -71,8 +71,8 @@ class TorchInterpreter:
         return side
 
     def _identity(self, x: Tensor) -> Int[Tensor, "n"]:
-        """Equal numbers for equal samples: pools set their distance to exactly 0."""
-        if not self.before_pools:
+        """Equal numbers for equal samples: pools set their distance to exactly 0, dropout masks them alike."""
+        if not self.before_pools and not any(isinstance(op, ops.Mask) for op in self.program.instructions):
             return torch.arange(len(x), device=x.device)
         return torch.unique(x.detach().flatten(1), dim=0, return_inverse=True)[1]
 

@@ -24,6 +24,7 @@ class Moments:
         tables: what a dual needs of each sample and position, (n·p).
         spread: of pools, half the mean squared distance within each window.
         data: of the data, their values.
+        norm: of normalisation layers, what they divide by.
     """
 
     second: Float[Tensor, "n p"]
@@ -31,12 +32,14 @@ class Moments:
     tables: duals.Samples | None = None
     spread: Float[Tensor, "n p"] | None = None
     data: Float[Tensor, "n p c"] | None = None
+    norm: Float[Tensor, "n p"] | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
-        mean, spread, data = (None if t is None else t[rows] for t in (self.mean, self.spread, self.data))
+        optional = (self.mean, self.spread, self.data, self.norm)
+        mean, spread, data, norm = (None if t is None else t[rows] for t in optional)
         p = self.second.shape[1]
         tables = None if self.tables is None else self.tables[slice(rows.start * p, rows.stop * p)]
-        return Moments(self.second[rows], mean, tables, spread, data)
+        return Moments(self.second[rows], mean, tables, spread, data, norm)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,13 @@ class Pairing:
     def spreads(self, register: int) -> tuple[Tensor, Tensor]:
         """Spreads of both sides."""
         one, two = (side.registers[register].spread for side in self._both)
+        assert one is not None
+        assert two is not None
+        return self._sides(one, two)
+
+    def norms(self, register: int) -> tuple[Tensor, Tensor]:
+        """What a normalisation layer divides both sides by."""
+        one, two = (side.registers[register].norm for side in self._both)
         assert one is not None
         assert two is not None
         return self._sides(one, two)

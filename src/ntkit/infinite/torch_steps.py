@@ -12,10 +12,12 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from ntkit.errors import UnsupportedLayer
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.distance import distances_at_positions, squared_distances
+from ntkit.infinite.inputs import require_norms
 from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, mean_of
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
@@ -51,6 +53,27 @@ def _(op: ops.Dual, side: Side, place: Place, spread: Tensor | None) -> Moments:
     assert place.dual is not None
     tables = place.dual.samples(q.flatten())
     return Moments(tables.variance.view_as(q), tables.mean.view_as(q), tables)
+
+
+@moments.register
+def _(op: ops.Normalize, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    before = side.registers[op.source]
+    square = before.second.mean(dim=1, keepdim=True).expand_as(before.second) if op.over_positions else before.second
+    norm = (square + op.eps).sqrt()
+    require_norms(norm, op)
+    return Moments(before.second / norm**2, None if before.mean is None else before.mean / norm, norm=norm)
+
+
+@moments.register
+def _(op: ops.Mask, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    before = side.registers[op.source]
+    return Moments(before.second / op.keep, before.mean)
+
+
+@moments.register
+def _(op: ops.ScaleAndShift, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    before = side.registers[op.source]
+    return Moments(before.second, before.mean)
 
 
 @moments.register
@@ -132,7 +155,59 @@ def _(op: ops.Dual, pairing: Pairing, place: Place, registers: Mapping[int, Regi
     else:
         distance, derivative = _dual_of_tables(pairing, place, before)
     ntk = None if before.ntk is None or derivative is None else before.ntk * derivative
+    if ntk is not None and op.scale is not None:
+        if not isinstance(place.dual, duals.ClosedForm) or place.dual.scale_derivative is None:
+            raise UnsupportedLayer(
+                f"{op.activation.name} at '{op.path}' reads what a normalisation layer scales by trained numbers, and "
+                "it has no rule for their part of the tangent kernel; freeze them with requires_grad_(False)"
+            )
+        ntk = ntk + _at(op.scale, place.dual.scale_derivative(q1, q2, before.distance))
     return Register(distance, ntk)
+
+
+def _at(scale: ops.Scale, values: Tensor) -> Tensor:
+    """Values at all pairs of positions, or only at equal ones."""
+    if scale == "shared" or values.ndim == 3:
+        return values
+    same = torch.eye(values.shape[1], dtype=torch.bool, device=values.device)
+    return torch.where(same[None, :, None, :], values, torch.zeros_like(values))
+
+
+@pair_step.register
+def _(op: ops.Normalize, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    q1, q2 = positions.across(*pairing.second(op.source), before.distance)
+    r1, r2 = positions.across(*pairing.norms(place.register), before.distance)
+    product = r1 * r2
+    distance = (before.distance + (r2 - r1) * (q1 / r1 - q2 / r2)) / product
+    return Register(distance.clamp(min=0), None if before.ntk is None else before.ntk / product)
+
+
+@pair_step.register
+def _(op: ops.Mask, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    q1, q2 = positions.across(*pairing.second(op.source), before.distance)
+    same = pairing.same[:, None] if before.distance.ndim == 3 else pairing.same[:, None, :, None]
+    if before.distance.ndim == 4 and not op.whole_channels:
+        equal = torch.eye(before.distance.shape[1], dtype=torch.bool, device=same.device)
+        same = same & equal[None, :, None, :]
+    apart = before.distance + (1 / op.keep - 1) * (q1 + q2)
+    distance = torch.where(same, before.distance / op.keep, apart)
+    ntk = None if before.ntk is None else torch.where(same, before.ntk / op.keep, before.ntk)
+    return Register(distance, ntk)
+
+
+@pair_step.register
+def _(
+    op: ops.ScaleAndShift, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool
+) -> Register:
+    before = registers[op.source].laid_out(place.diagonal)
+    if before.ntk is None:
+        return before
+    own = torch.full_like(before.ntk, op.shift_rate)
+    if op.scale_rate:
+        own = own + op.scale_rate * pairing.covariance(op.source, before.distance)
+    return Register(before.distance, before.ntk + _at("shared" if op.shared else "own", own))
 
 
 @pair_step.register

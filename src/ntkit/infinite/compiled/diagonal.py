@@ -17,7 +17,7 @@ from ntkit.infinite.compiled.lanes import LANES, SIDE
 from ntkit.infinite.compiled.runner import Runner, aligned_zeros
 from ntkit.infinite.compiled.threads import parts, run_jobs
 
-_KNOWN = (m.READ, m.LOAD, m.GATHER, m.ROOTS, m.AFFINE, m.DUAL, m.ADD, m.SCALE, m.MEANS, m.STORE, m.SUM)
+_KNOWN = (m.READ, m.LOAD, m.GATHER, m.ROOTS, m.AFFINE, m.DUAL, m.ADD, m.SCALE, m.MEANS, m.TIMES, m.STORE, m.SUM)
 _TILES_AT_ONCE = 64  # of one job
 TABLE, TAPS, WIDTH = range(
     3
@@ -98,6 +98,12 @@ def run_strip(
             for r in range(rows):
                 shifts = (a + first + r) * SIDE, (b + first + r) * SIDE
                 strips.add_product_of_differences(work, m.D + r, left, right, places, shifts, x)
+        elif code == m.TIMES:
+            for r in range(rows):
+                shift = (a + first + r) * SIDE
+                strips.multiply_by_sides(work, m.D + r, left, right, (places[0] + shift, places[1] + shift))
+                if t_in:
+                    strips.multiply_by_sides(work, m.T + r, left, right, (places[0] + shift, places[1] + shift))
         elif code == m.STORE:
             for r in range(rows):
                 lanes.copy_row(work, a + 1 + first + r, work, (m.D + r,), x)

@@ -28,19 +28,22 @@ _MANY = 100  # operations: so many fill the registers with two numbers at once
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "greater": ">", "less": "<", "and": "&"}
 
 
-def loop_source(dual: ClosedForm, derivative: bool) -> str:
+def loop_source(dual: ClosedForm, derivative: bool, scale: bool = False) -> str:
     """Python source of the loop, constants and all, with the free names left free."""
     recording = Recording()
     q1, q2, d = (recording.variable(name) for name in ("q1", "q2", "d"))
     results = [("after", dual.distance(q1, q2, d))]
     if derivative:
         results.append(("slope", dual.derivative(q1, q2, d)))
+    if scale and dual.scale_derivative is not None:
+        results.append(("scale", dual.scale_derivative(q1, q2, d)))
     written = [("r1", "strip[i]"), ("r2", f"strip[i + {STRIP}]")]
     written += [(f"t{k}", _expression(recording, *operation)) for k, operation in enumerate(recording.operations)]
     written += [(name, _operand(result)) for name, result in results]
     written.append((f"strip[i + {2 * STRIP}]", "after"))
     if derivative:
-        written.append((f"strip[i + {3 * STRIP}]", f"strip[i + {3 * STRIP}] * slope"))
+        more = " + scale" if scale else ""
+        written.append((f"strip[i + {3 * STRIP}]", f"strip[i + {3 * STRIP}] * slope{more}"))
     # several numbers' steps alternate, for each waits for the one before: a fifth faster (division and root wait long)
     chains = 4 if len(recording.operations) < _MANY else 2
     lines = ["def strip_loop(pointer, n):", f"    strip = carray(pointer, ({4 * STRIP},))"]
@@ -57,7 +60,7 @@ def loop_source(dual: ClosedForm, derivative: bool) -> str:
 
 def _at(text: str, shift: int, chain: int) -> str:
     """The same for number i + shift, with variables of its own."""
-    text = re.sub(r"\b(t\d+|r1|r2|after|slope)\b", rf"\1_{chain}", text)
+    text = re.sub(r"\b(t\d+|r1|r2|after|slope|scale)\b", rf"\1_{chain}", text)
     return re.sub(r"\[i(?: \+ (\d+))?\]", lambda found: f"[i + {int(found[1] or 0) + shift}]", text)
 
 

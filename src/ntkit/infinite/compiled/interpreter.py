@@ -67,7 +67,9 @@ class CompiledInterpreter:
         self.states = StateBuilder(placement, self.duals, near, layouts).build
 
     def _address(self, register: int, derivative: bool, dtype: str) -> int:
-        return strip_loop(loop_source(self.duals[register], derivative), dtype).address
+        op = self.placement.program.instructions[register]
+        scale = derivative and isinstance(op, ops.Dual) and op.scale is not None
+        return strip_loop(loop_source(self.duals[register], derivative, scale), dtype).address
 
     def matrix(self, x1: np.ndarray, x2: np.ndarray | None, results: Results, on_tile: OnTile | None) -> None:
         """Fills `results`.

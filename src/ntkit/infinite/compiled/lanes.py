@@ -108,6 +108,10 @@ def _square_added(machine: Rows, old: Any, values: list[Any], number: Any) -> An
     return machine.builder.fadd(old(), square, flags=["contract"])
 
 
+def _multiplied(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
+    return machine.builder.fmul(old(), machine.builder.fmul(*values))
+
+
 def _filled(machine: Rows, old: Any, values: list[Any], number: Any) -> Any:
     return number()
 
@@ -124,6 +128,7 @@ add_row = _row_operation(_added, 1)
 add_3_rows = _row_operation(_added, 3)
 scale_row = _row_operation(_scaled_sum, 1)
 add_square_of_difference = _row_operation(_square_added, 2)
+multiply_row = _row_operation(_multiplied, 2)
 add_product_of_differences = _row_operation(_product_added, 4)
 
 

@@ -19,7 +19,7 @@ STRIP_ROWS = STRIP // LANES
 # rows of the accumulator; slices lie from WORK on
 R1, R2, D, T, WORK = 0, STRIP_ROWS, 2 * STRIP_ROWS, 3 * STRIP_ROWS, 4 * STRIP_ROWS
 
-READ, LOAD, GATHER, RIM, TENSOR, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, STORE, PUSH, SUM, WRAP = range(15)
+READ, LOAD, GATHER, RIM, TENSOR, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, STORE, PUSH, SUM, WRAP, TIMES = range(16)
 
 # columns of the tables that schedule.py writes
 SIZE0, SIZE1, SIZE2, FACTOR0, FACTOR1, FACTOR2, MODULAR, POSITIONS, COORDINATES = range(9)  # a level
@@ -260,6 +260,13 @@ def run_strip(
                 q = lanes.at(integers, coordinates + 2 * (first + r) + 1)
                 four = (left + a + p, right + a + q, left + b + p, right + b + q)
                 lanes.add_product_of_differences(work, D + r, work, four, x)
+        elif code == TIMES:
+            for r in range(rows):
+                p = lanes.at(integers, coordinates + 2 * (first + r))
+                q = lanes.at(integers, coordinates + 2 * (first + r) + 1)
+                lanes.multiply_row(work, D + r, work, (left + a + p, right + a + q), x)
+                if t_in:
+                    lanes.multiply_row(work, T + r, work, (left + a + p, right + a + q), x)
         elif code == STORE:
             for r in range(rows):
                 lanes.copy_row(work, a + 1 + first + r, work, (D + r,), x)

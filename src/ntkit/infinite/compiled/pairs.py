@@ -13,7 +13,7 @@ from ntkit.infinite.compiled.duals import STRIP
 from ntkit.infinite.compiled.products import float32_products_are_exact, row_products
 from ntkit.infinite.compiled.runner import aligned_zeros
 from ntkit.infinite.compiled.schedule import Planes
-from ntkit.infinite.compiled.stage import affine_numbers
+from ntkit.infinite.compiled.stage import affine_numbers, scale_and_shift_numbers
 from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.compiled.threads import run_jobs
 from ntkit.infinite.inputs import require_finite
@@ -120,7 +120,17 @@ class Pairs:
                 self._affine(i, op)
             case ops.Dual():
                 self._bring_roots(op.source)
+                if op.scale is not None and t_out and not self.has_t[op.source]:
+                    self._scale(op.source, 1.0)  # T begins at 0
                 self._emit(m.DUAL, i, t_in=t_out)  # by number; its address differs by precision
+            case ops.Normalize():
+                self._emit(m.MEANS, self._plane("norm", i), self._plane("share of norm", i), numbers=(-1.0,))
+                self._emit(m.TIMES, self._plane("inverse norm", i), t_in=t_out)
+            case ops.ScaleAndShift():
+                if t_out:
+                    self._bring_roots(op.source)
+                numbers = scale_and_shift_numbers(op)
+                self._emit(m.AFFINE, t_in=self.has_t[op.source], t_out=t_out, numbers=numbers)
             case ops.Trace():
                 self._scale(i, 1.0)
             case ops.Window():

@@ -14,7 +14,7 @@ from ntkit.infinite.compiled.lanes import LANES
 from ntkit.infinite.compiled.machine import INNER, OPTIONS, R1, R2, STRIP_ROWS, D, T
 from ntkit.infinite.compiled.machine import WORK as REGISTERS
 
-DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT = range(11)
+DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT, TIMES = range(12)
 CLOSE = np.float32(1e-3)  # of q1 + q2: a smaller squared distance is taken from the data themselves
 _R2, _D, _T = STRIP, 2 * STRIP, 3 * STRIP
 # whole numbers would make float64 of float32
@@ -139,6 +139,13 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
             )
             for k in range(n):
                 work[_D + k] += u * (mean1 - means1[k]) * (mean2 - means2[k])
+        elif code == TIMES:
+            here, there = left[i, a], right[a, first : first + n]
+            for k in range(n):
+                work[_D + k] *= here * there[k]
+            if t_in:
+                for k in range(n):
+                    work[_T + k] *= here * there[k]
         elif code == OUTPUT:
             if nngp.shape[0] > 0:
                 q1, q2, target = left[i, b], right[b, first : first + n], nngp[a, row, column : column + n]

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 def feeding_activations(program: Program) -> set[int]:
-    """Registers that an activation reads, directly or through others."""
+    """Registers that an activation or a norm reads, directly or through others."""
     found: set[int] = set()
     for i in range(len(program.instructions) - 1, -1, -1):
         op = program.instructions[i]
-        if isinstance(op, ops.Dual) or i in found:
+        if isinstance(op, (ops.Dual, ops.Normalize)) or i in found:
             found.update(op.sources)
     return found
 

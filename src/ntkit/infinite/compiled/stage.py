@@ -33,6 +33,11 @@ def affine_numbers(op: ops.Affine) -> tuple[tuple[float, float, float, float], b
     return (w, op.weight_rate / 2, op.bias_rate, 1.0), False
 
 
+def scale_and_shift_numbers(op: ops.ScaleAndShift) -> tuple[float, float, float, float]:
+    """The same of a trained scale and shift of 1 and 0, with the roots that lie there before."""
+    return 1.0, op.scale_rate / 2, op.shift_rate, 1.0
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage, ready to run but for the addresses of its duals.
@@ -216,10 +221,22 @@ class StageBuilder:
             case ops.Dual():
                 self._bring(op.source, i)
                 self._bring_roots(op.source)
+                if op.scale is not None and schedule.has_t[i] and not schedule.has_t[op.source]:
+                    self.tables.operation(m.SCALE, t_out=True, numbers=(1.0,))  # T begins at 0
                 self.duals.append((len(self.tables.ops), i))
                 self.tables.operation(m.DUAL, t_in=schedule.has_t[i])
             case ops.Combine():
                 self._combine(op, i)
+            case ops.Normalize():
+                self._bring(op.source, i)
+                self.tables.operation(m.MEANS, self._plane("norm", i), self._plane("share of norm", i), numbers=(-1.0,))
+                self.tables.operation(m.TIMES, self._plane("inverse norm", i), t_in=schedule.has_t[i])
+            case ops.ScaleAndShift():
+                self._bring(op.source, i)
+                t_in, t_out = schedule.has_t[op.source], schedule.has_t[i]
+                if t_out:
+                    self._bring_roots(op.source)
+                self.tables.operation(m.AFFINE, t_in=t_in, t_out=t_out, numbers=scale_and_shift_numbers(op))
             case _:
                 raise TypeError(f"the compiled engine does not know the instruction {op}")
         self.accumulator = i

@@ -23,6 +23,7 @@ from ntkit.infinite.compiled.samples import mean_squares, put_in_blocks
 from ntkit.infinite.compiled.schedule import Planes, total_weights
 from ntkit.infinite.compiled.stage import Stage
 from ntkit.infinite.dual import ClosedForm
+from ntkit.infinite.inputs import require_norms
 from ntkit.infinite.placement import Placement
 
 Values = dict[int, np.ndarray]  # register -> (positions, samples)
@@ -121,7 +122,9 @@ class StateBuilder:
             op = self.instructions[i]
             if isinstance(op, ops.Combine):
                 found.update(register for one, two, _ in op.mean_products for register in (one, two))
-            elif i in found and isinstance(op, (ops.Pool, ops.Trace)):  # an activation makes its mean itself
+            elif i in found and isinstance(
+                op, (ops.Pool, ops.Trace, ops.Normalize, ops.ScaleAndShift)
+            ):  # an activation makes its mean itself
                 found.update(op.sources)
         return found
 
@@ -226,6 +229,12 @@ class StateBuilder:
                     states.means[i] = states.means[op.source]
             case ops.Pool():
                 self._pool(i, op, states)
+            case ops.Normalize():
+                self._normalize(i, op, states)
+            case ops.ScaleAndShift():
+                q[i] = q[op.source]
+                if op.source in states.means:
+                    states.means[i] = states.means[op.source]
             case ops.Combine():
                 q[i] = sum(w * q[t] for t, w in zip(op.terms, op.weights, strict=True))  # pyright: ignore
                 for one, two, c in op.mean_products:
@@ -272,3 +281,15 @@ class StateBuilder:
         states.moments[i] = sums_of_weights(op, grid)[:, None] * sums - states.spreads.get(i, 0.0)
         if op.source in states.means:
             states.means[i] = pooled(op, states.means[op.source], grid)
+
+    def _normalize(self, i: int, op: ops.Normalize, states: States) -> None:
+        before = states.moments[op.source]
+        square = before.mean(axis=0, keepdims=True) if op.over_positions else before
+        norm = np.broadcast_to(np.sqrt(square + op.eps), before.shape)
+        require_norms(norm, op)
+        states.moments[i] = before / norm**2
+        if op.source in states.means:
+            states.means[i] = states.means[op.source] / norm
+        self._pack(states, "norm", i, norm)
+        self._pack(states, "share of norm", i, before / norm)
+        self._pack(states, "inverse norm", i, 1 / norm)

@@ -122,6 +122,21 @@ def add_product_of_differences(
 
 
 @operation
+def multiply_by_sides(typing_context: Any, work: Any, row: Any, left: Any, right: Any, places: Any) -> Any:
+    """work[row] *= the left side's numbers at places[0] times the right side's at places[1]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        strip = _Strip(context, builder, work, args[0])
+        one, two = _unpacked(builder, args[4], 2)
+        x, y = strip.side(left, args[2], one, _OF_LEFT), strip.side(right, args[3], two, _OF_RIGHT)
+        strip.put(builder.fmul(strip.row(args[1]), builder.fmul(x, y)), args[1])
+        return context.get_dummy_value()
+
+    two = types.UniTuple(types.int64, 2)
+    return types.void(work, types.int64, left, right, two), generate
+
+
+@operation
 def mean_of_neighbours(
     typing_context: Any, work: Any, to: Any, sources: Any, image_rows: Any, zeros: Any, columns: Any, scale: Any
 ) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ntkit.architecture import specs
-from ntkit.infinite.dual import erf, gaussian, gelu, monomial, relu, sign, sine
+from ntkit.infinite.dual import erf, exponential, gaussian, gelu, monomial, relu, sign, sine
 from ntkit.infinite.dual.base import ClosedForm, Dual, Samples, dual
 from ntkit.infinite.dual.series import Series
 
@@ -26,6 +26,7 @@ register(specs.Erf)(lambda spec, tolerance: ClosedForm.of(erf))
 register(specs.GELU)(lambda spec, tolerance: ClosedForm.of(gelu))
 register(specs.Sin)(lambda spec, tolerance: ClosedForm.of(sine, spec.a, spec.b, spec.c))
 register(specs.Cos)(lambda spec, tolerance: ClosedForm.of(sine, spec.a, spec.b, spec.c + _QUARTER_TURN))
+register(specs.Exp)(lambda spec, tolerance: ClosedForm.of(exponential))
 register(specs.Sign)(lambda spec, tolerance: ClosedForm.of(sign))
 register(specs.Gaussian)(lambda spec, tolerance: ClosedForm.of(gaussian, spec.a, spec.b))
 register(specs.Monomial)(lambda spec, tolerance: ClosedForm.of(monomial, spec.n))

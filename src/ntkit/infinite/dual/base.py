@@ -72,6 +72,7 @@ class ClosedForm:
         check: raises where the moments do not exist for variances q.
         safe_in_single: whether float32 arithmetic loses no more of a kernel's spectrum than rounding it to float32;
             if not, the compiled engine computes in float64 whatever the data are.
+        scale_derivative: (q1, q2, D) -> E[uσ'(u) vσ'(v)], what a trained scale of u and v adds; None where not known.
     """
 
     variance_of: Callable[[Tensor], Tensor]
@@ -80,16 +81,22 @@ class ClosedForm:
     derivative: Callable[..., Any]
     check: Callable[[Tensor], None] | None = None
     safe_in_single: bool = False
+    scale_derivative: Callable[..., Any] | None = None
 
     @classmethod
     def of(cls, formulas: ModuleType, *constants: Any) -> ClosedForm:
         """The formulas of a module of this folder with the activation's constants put in."""
         names = ("variance", "mean", "distance", "derivative")
         bound = [partial(_with_constants, getattr(formulas, name), constants) for name in names]
-        check = getattr(formulas, "check", None)
+        check, scale = getattr(formulas, "check", None), getattr(formulas, "scale_derivative", None)
         rule = getattr(formulas, "safe_in_single", None)
         safe = rule is not None and rule(*constants)
-        return cls(*bound, check=check and partial(_with_constants, check, constants), safe_in_single=safe)
+        return cls(
+            *bound,
+            scale_derivative=scale and partial(_with_constants, scale, constants),
+            check=check and partial(_with_constants, check, constants),
+            safe_in_single=safe,
+        )
 
     def moments(self, q: Tensor, mean: bool = True) -> tuple[Tensor, Tensor | None]:
         """Second moment and, where asked for, mean for variances q (n,)."""

@@ -53,3 +53,9 @@ def distance(q1, q2, d):
 def derivative(q1, q2, d):
     """E[σ'(u) σ'(v)] = (4/π) (1 + 2(q1 + q2) + 4(q1 q2 − s²))^(−1/2)."""
     return 4 / pi / sqrt(1 + 2 * (q1 + q2) + 4 * determinant(q1, q2, d))
+
+
+def scale_derivative(q1, q2, d):
+    """E[uσ'(u) vσ'(v)] = (4/π) s (1 + 2(q1 + q2) + 4(q1 q2 − s²))^(−3/2)."""
+    a = 1 + 2 * (q1 + q2) + 4 * determinant(q1, q2, d)
+    return 2 / pi * (q1 + q2 - d) / (a * sqrt(a))

@@ -53,3 +53,11 @@ def derivative(q1, q2, d, a, b):
     """E[σ'(u) σ'(v)]."""
     full = 1 - 2 * b * (q1 + q2) + 4 * b**2 * determinant(q1, q2, d)
     return 2 * a**2 * b**2 * (q1 + q2 - d) / (full * sqrt(full))
+
+
+def scale_derivative(q1, q2, d, a, b):
+    """E[uσ'(u) vσ'(v)] = 4a²b² F^(−5/2) ((q1 − 2bΔ)(q2 − 2bΔ) + 2s²), Δ = q1 q2 − s²."""
+    delta = determinant(q1, q2, d)
+    full = 1 - 2 * b * (q1 + q2) + 4 * b**2 * delta
+    fourth = (q1 - 2 * b * delta) * (q2 - 2 * b * delta) + (q1 + q2 - d) ** 2 / 2
+    return 4 * a**2 * b**2 * fourth / (full**2 * sqrt(full))

@@ -67,3 +67,8 @@ def derivative(q1, q2, d, n):
     rho = 1 - 2 * half_sine_squared(q1, q2, d)
     total = sum(c * rho**k for k, c in coefficients(n - 1).items())
     return n**2 * geometric_mean(q1, q2) ** (n - 1) * total
+
+
+def scale_derivative(q1, q2, d, n):
+    """E[uσ'(u) vσ'(v)] = n² E[σσ], for σ is homogeneous."""
+    return n**2 / 2 * (variance(q1, n) + variance(q2, n) - distance(q1, q2, d, n))

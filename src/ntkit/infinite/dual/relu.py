@@ -42,3 +42,8 @@ def derivative(q1, q2, d, slope):
     """E[σ'(u) σ'(v)]."""
     alpha, beta = (1 + slope) / 2, (1 - slope) / 2
     return alpha**2 + beta**2 - 2 * beta**2 / pi * angle(half_sine_squared(q1, q2, d))
+
+
+def scale_derivative(q1, q2, d, slope):
+    """E[uσ'(u) vσ'(v)] = E[σσ], for σ is homogeneous."""
+    return (variance(q1, slope) + variance(q2, slope) - distance(q1, q2, d, slope)) / 2

@@ -30,3 +30,8 @@ def distance(q1, q2, d):
 def derivative(q1, q2, d):
     """0 by convention."""
     return 0 * d
+
+
+def scale_derivative(q1, q2, d):
+    """0 by convention."""
+    return 0 * d

@@ -37,3 +37,11 @@ def distance(q1, q2, d, a, b, c):
 def derivative(q1, q2, d, a, b, c):
     """E[σ'(u) σ'(v)]."""
     return a**2 * b**2 / 2 * (exp(-(b**2) * d / 2) + cos(2 * c) * exp(-(b**2) * (q1 + q2 - d / 2)))
+
+
+def scale_derivative(q1, q2, d, a, b, c):
+    """E[uσ'(u) vσ'(v)], by E[uv exp(i t·x)] = (s − (Σt)₁ (Σt)₂) exp(−t·Σt/2) at t = b (1, −1) and b (1, 1)."""
+    s = (q1 + q2 - d) / 2
+    apart = (s + b**2 * (q1 - s) * (q2 - s)) * exp(-(b**2) * d / 2)
+    together = (s - b**2 * (q1 + s) * (q2 + s)) * exp(-(b**2) * (q1 + q2 - d / 2))
+    return a**2 * b**2 / 2 * (apart + cos(2 * c) * together)

@@ -3,8 +3,19 @@
 `rule(spec, inputs, builder)` is registered by the spec's type; adding a layer is one more registration.
 """
 
-from ntkit.infinite.rules import affine, elementwise, structure
+from ntkit.infinite.rules import affine, elementwise, normalization, structure
 from ntkit.infinite.rules.base import Builder, compile_network, rule
 from ntkit.infinite.rules.values import Block, Term, Value
 
-__all__ = ["Block", "Builder", "Term", "Value", "affine", "compile_network", "elementwise", "rule", "structure"]
+__all__ = [
+    "Block",
+    "Builder",
+    "Term",
+    "Value",
+    "affine",
+    "compile_network",
+    "elementwise",
+    "normalization",
+    "rule",
+    "structure",
+]

@@ -15,7 +15,7 @@ from itertools import combinations
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Spec
 from ntkit.errors import UnsupportedLayer
-from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program
+from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program, ScaleAndShift
 from ntkit.infinite.rules.values import Block, Kind, Support, Term, Value, covariance_of, single
 
 
@@ -59,6 +59,8 @@ class Builder:
         """
 
         def mapped(term: Term) -> Term:
+            if term.scale is not None and term.scale[1] == "own":
+                term = self._with_scale(term)
             register = self.emit(replace(instruction, source=term.register))
             return replace(term, register=register, what=f"{term.what}, {verb} at '{self.path}'")
 
@@ -70,12 +72,21 @@ class Builder:
         Raises:
             UnsupportedLayer: the covariance between two of its terms is not known.
         """
+        value = value.mapped(self._with_scale)
         (first, *others) = value.blocks
         if not others and len(first.terms) == 1 and first.terms[0][1] == 1.0:
             return first.terms[0][0].register
         for block in value.blocks:
             self._require_independent(block)
         return self.emit(Combine(*covariance_of(value)), of=value)
+
+    def _with_scale(self, term: Term) -> Term:
+        """The term with what its trained scale adds to the tangent kernel, which is exact for all but activations."""
+        if term.scale is None:
+            return term
+        path, kind = term.scale
+        register = self.emit(ScaleAndShift(term.register, 1.0, 0.0, kind == "shared"))
+        return replace(term, register=register, scale=None, scaled=path)
 
     def _require_independent(self, block: Block) -> None:
         """Terms over different channels of layers are independent, up to their means; affine ones have none."""
@@ -105,6 +116,7 @@ _NOUNS: dict[Kind, str] = {
     "activation": "activation",
     "input": "data",
     "flattened": "flattened value",
+    "masked": "dropout",
 }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ntkit.architecture.specs import Concat, Flatten, Input, LinearCombination, Pool, Squeeze
+from ntkit.architecture.specs import Concat, Dropout, Flatten, Input, LinearCombination, Pool, Squeeze
 from ntkit.errors import UnsupportedLayer
 from ntkit.infinite import program as ops
 from ntkit.infinite.rules.base import Builder, rule
-from ntkit.infinite.rules.values import Value, add
+from ntkit.infinite.rules.values import Block, Term, Value, add
 
 
 @rule.register
@@ -39,7 +39,26 @@ def squeeze(spec: Squeeze, inputs: list[Value], builder: Builder) -> Value:
 @rule.register
 def pool(spec: Pool, inputs: list[Value], builder: Builder) -> Value:
     """Weighted sums over positions: a linear combination of Gaussian values stays Gaussian."""
-    return builder.each_term(inputs[0], ops.Pool(-1, spec.axes, spec.factor), "pooled")
+    return builder.each_term(inputs[0], ops.Pool(-1, spec.axes, spec.factor), spec.verb)
+
+
+@rule.register
+def dropout(spec: Dropout, inputs: list[Value], builder: Builder) -> Value:
+    """Dropout in training; a sample's copies, samples of equal values, have the same mask."""
+    (value,) = inputs
+    if any(term.kind == "input" for term in value.terms):
+        raise UnsupportedLayer(
+            f"{spec.name} at '{builder.path}' drops parts of the data, of which there are few, so there is no limit; "
+            "drop behind a layer"
+        )
+    return Value(tuple(_masked(spec, block, builder) for block in value.blocks))
+
+
+def _masked(spec: Dropout, block: Block, builder: Builder) -> Block:
+    mask = ops.Mask(builder.settle(Value((block,))), 1 - spec.rate, spec.whole_channels)
+    kind = "masked" if block.not_gaussian is None else block.not_gaussian.kind
+    term = Term(builder.emit(mask, shared=False), kind, block.support, f"the dropout at '{builder.path}'")
+    return Block(block.channels, ((term, 1.0),))
 
 
 @rule.register

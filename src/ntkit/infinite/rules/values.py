@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
-Kind = Literal["affine", "activation", "input", "flattened"]
+from ntkit.infinite.program import Scale
+
+Kind = Literal["affine", "activation", "input", "flattened", "masked"]
 Support = frozenset[tuple[int, int]]
 
 
@@ -22,16 +24,21 @@ class Term:
 
     Args:
         register: where it is.
-        kind: an affine layer's output, an activation's output, the data, or an image flattened into one axis. Pooling
-            keeps it.
+        kind: an affine layer's output, an activation's output, the data, an image flattened into one axis, or an affine
+            layer's output of which parts are dropped. Pooling keeps it.
         support: (register of an affine layer, shift of channels); empty for the data.
         what: its name in errors.
+        scale: a trained scale, one a channel, whose part of the tangent kernel the register does not hold yet: its path
+            and kind; after an activation it is another than after a layer.
+        scaled: path of a trained scale whose part the register holds as it is right for all but activations.
     """
 
     register: int
     kind: Kind
     support: Support
     what: str = field(compare=False)
+    scale: tuple[str, Scale] | None = None
+    scaled: str | None = None
 
     def from_channel(self, start: int) -> Term:
         """The term without its first channels."""
