@@ -162,7 +162,7 @@ UNSUPPORTED = {
     "part of a tensor": (_refused(lambda m, h: h[:, 0]), "takes a part of a tensor"),
     "transpose": (_refused(lambda m, h: h.T), "reads the attribute 'T'"),
     "matrix product": (_refused(lambda m, h: h @ h), "'matmul' has no rule"),
-    "product of layers": (_refused(lambda m, h: h * m.other(h), other=Linear(3, 3)), "two different tensors by 'mul'"),
+    "quotient of layers": (_refused(lambda m, h: h / m.other(h), other=Linear(3, 3)), "two different tensors by 'div'"),
     "a tensor as constant": (_refused(lambda m, h: h * torch.ones(3)), "forward uses '_tensor_constant0' directly"),
     "out=": (_refused(lambda m, h: torch.tanh(h, out=h)), "'tanh' is called with arguments that have no rule"),
     "rounding mode": (

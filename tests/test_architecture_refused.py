@@ -172,7 +172,7 @@ UNSUPPORTED = {
     ),
     "product of an image with its mean": (
         _bent(lambda m, h: h * torch.sigmoid(h.mean((2, 3), keepdim=True))),
-        "combines two different tensors by 'mul', which has no rule yet",
+        "'mul' combines tensors whose axes hold .*; give them the same axes",
     ),
     "sum of a row image and a line": (
         _bent(

@@ -10,7 +10,7 @@ from ntkit.architecture.layout import Size
 from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
 from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value
-from ntkit.architecture.specs import LinearCombination
+from ntkit.architecture.specs import LinearCombination, Product
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.nn.scale import is_finite_scale
 
@@ -74,11 +74,10 @@ def _combine(reader: Reader, op: str, left: Any, right: Any, alpha: float, call:
         if left.base == right.base and reader.layout(left) == reader.layout(right):
             scaled = right.expression if alpha == 1.0 else Expression("mul", (right.expression, alpha))
             return replace(left, expression=Expression(op, (left.expression, scaled)), path=call.path)
-        if op not in ("add", "sub"):
-            raise UnsupportedLayer(
-                f"{call.who} combines two different tensors by '{op}', which has no rule yet; {REMEDY}"
-            )
-        return _sum(reader, left, right, alpha if op == "add" else -alpha, call)
+        if op not in ("add", "sub", "mul"):
+            raise UnsupportedLayer(f"{call.who} combines two different tensors by '{op}', which has no rule; {REMEDY}")
+        spec = Product() if op == "mul" else LinearCombination((1.0, alpha if op == "add" else -alpha))
+        return _together(reader, left, right, spec, call)
     if op in ("maximum", "minimum"):  # torch.max(x, 0) is a reduction over axis 0 and no comparison with 0
         raise UnsupportedLayer(f"{call.who} reduces over an axis, which has no rule; {REMEDY}")
     value = left if isinstance(left, Value) else right
@@ -88,15 +87,16 @@ def _combine(reader: Reader, op: str, left: Any, right: Any, alpha: float, call:
     return replace(value, expression=Expression(op, tuple(operands)), path=call.path)
 
 
-def _sum(reader: Reader, left: Value, right: Value, coefficient: float, call: Call) -> Value:
-    """left + coefficient · right, two tensors of one shape."""
+def _together(reader: Reader, left: Value, right: Value, spec: LinearCombination | Product, call: Call) -> Value:
+    """The sum or the product of two tensors of one shape."""
+    verb = "multiplies" if isinstance(spec, Product) else "adds"
     features = reader.layout(left).channels or reader.layout(right).channels
     if features is not None:
         for side in (left, right):
-            reader.require_channels(side, features, f"{call.who} adds tensors of one shape, of {features} features")
+            reader.require_channels(side, features, f"{call.who} {verb} tensors of one shape, of {features} features")
     left, right = reader.on_one_grid([left, right], call)
     inputs = (reader.settle(left), reader.settle(right))
-    index = reader.add(LinearCombination((1.0, coefficient)), inputs, call.path)
+    index = reader.add(spec, inputs, call.path)
     return Value(index, reader.layout(left))
 
 

@@ -15,7 +15,7 @@ from ntkit.errors import UnsupportedLayer
 REMEDY = (
     "use a layer that ntkit supports (linear and convolution layers, elementwise activations, average pooling, "
     "normalisation over channels, padding, interpolation, flatten, moves of axes, concatenation of channels, dropout, "
-    "sums), or ntkit.empirical_ntk, which takes any model"
+    "sums and products of branches), or ntkit.empirical_ntk, which takes any model"
 )
 REQUIRED = object()  # the default of an argument that must be given
 

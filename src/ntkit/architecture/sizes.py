@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from ntkit.architecture.network import Network
-from ntkit.architecture.specs import Concat, Conv, Flatten, Input, Linear, LinearCombination, Pool, Spec, Squeeze
+from ntkit.architecture.specs import (
+    Concat,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    LinearCombination,
+    Pool,
+    Product,
+    Spec,
+    Squeeze,
+)
 from ntkit.errors import InvalidInput
 
 
@@ -135,8 +146,9 @@ def _(spec: Concat, inputs: list[Sizes], who: str) -> Sizes:
     return Sizes(sum(x.channels for x in inputs), inputs[0].grid)
 
 
-@after.register
-def _(spec: LinearCombination, inputs: list[Sizes], who: str) -> Sizes:
+@after.register(LinearCombination)
+@after.register(Product)
+def _(spec: LinearCombination | Product, inputs: list[Sizes], who: str) -> Sizes:
     _require_one_grid(inputs, who)
     return inputs[0]
 

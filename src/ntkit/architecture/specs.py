@@ -221,6 +221,11 @@ class LinearCombination(Spec):
 
 
 @dataclass(frozen=True)
+class Product(Spec):
+    """The product of its two inputs, value by value: gates."""
+
+
+@dataclass(frozen=True)
 class Activation(Spec):
     """An elementwise function of one variable."""
 

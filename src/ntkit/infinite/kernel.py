@@ -20,7 +20,7 @@ from ntkit.infinite.evaluation import Kernels, diagonal, matrices, plan_of
 from ntkit.infinite.plan import Plan
 from ntkit.infinite.program import Program
 from ntkit.infinite.rules import compile_network
-from ntkit.infinite.scales import Scale, with_scales
+from ntkit.infinite.scales import Scale, rescaled, with_scales
 
 OnTile = Callable[[slice, slice], None]
 
@@ -36,9 +36,9 @@ class InfiniteKernel:
 
     Args:
         model: linear and convolution layers, elementwise activations, average pooling, LayerNorm, GroupNorm and
-            RMSNorm, padding, interpolation, flatten, concatenation of channels, dropout and residual sums, in any
-            nesting. Dropout in training mode enters the kernel: samples of equal values have equal masks, others
-            masks of their own; model.eval() leaves it out.
+            RMSNorm, padding, interpolation, flatten, concatenation of channels, dropout, residual sums and products
+            of independent branches, in any nesting. Dropout in training mode enters the kernel: samples of equal
+            values have equal masks, others masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
             number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
         b_std: the same for biases; a layer without bias never gets one.
@@ -99,6 +99,27 @@ class InfiniteKernel:
             for node in self.network.nodes
             if isinstance(node.spec, Weighted)
         }
+
+    def with_hyperparameters(self, values: Mapping[str, Mapping[str, float]]) -> InfiniteKernel:
+        """The kernel of the same network with other scales.
+
+        Args:
+            values: {path pattern: {"w_std": …, "b_std": …}}, as `hyperparameters` gives them; layers and scales that
+                are not named stay as they are.
+
+        Raises:
+            InvalidInput: a pattern matches no layer, or a value is out of range.
+
+        Example:
+            >>> import ntkit
+            >>> kernel = InfiniteKernel(nn.Sequential(ntkit.nn.Linear(3, 8), nn.ReLU(), ntkit.nn.Linear(8, 1)))
+            >>> dict(kernel.with_hyperparameters({"0": {"w_std": 1.5}}).hyperparameters)
+            {'0': {'w_std': 1.5, 'b_std': 0.0}, '2': {'w_std': 1.0, 'b_std': 0.0}}
+        """
+        network, other = rescaled(self.network, values), object.__new__(InfiniteKernel)
+        for name, value in (("network", network), ("tolerance", self.tolerance), ("program", compile_network(network))):
+            object.__setattr__(other, name, value)
+        return other
 
     def __call__(
         self,

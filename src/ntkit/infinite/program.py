@@ -222,6 +222,30 @@ class Combine(Instruction):
 
 
 @dataclass(frozen=True)
+class Multiply(Instruction):
+    """x y of two independent values: q ← qₓ q_y, s ← sₓ s_y, T ← Tₓ s_y + sₓ T_y.
+
+    D ← ½ (qₓ − qₓ')(q_y − q_y') + ½ (Qₓ D_y + Q_y Dₓ − Dₓ D_y) with Q = q + q'.
+
+    Args:
+        one: register of x.
+        two: register of y.
+    """
+
+    one: int
+    two: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The registers of x and y."""
+        return self.one, self.two
+
+    def renumbered(self, new: Mapping[int, int]) -> Instruction:
+        """The instruction with registers {old: new}."""
+        return replace(self, one=new[self.one], two=new[self.two])
+
+
+@dataclass(frozen=True)
 class Program:
     """Instructions in order, and the registers that are the results.
 

@@ -93,3 +93,45 @@ def _say_plain(plain: list[str], network: Network) -> str:
         own = ", ".join(map(repr, network.weighted_paths))
         return f"there are no plain layers: all of {own} state their own scales"
     return "the model has no layers with weights"
+
+
+# ---- other scales ------------------------------------------------------------------------------------------------
+
+
+def rescaled(network: Network, values: Mapping[str, Mapping[str, float]]) -> Network:
+    """The network with other scales of some layers.
+
+    Args:
+        network: with all scales known.
+        values: {path pattern: {"w_std": …, "b_std": …}}; of several patterns that match a layer the first one counts.
+
+    Raises:
+        InvalidInput: a pattern matches no layer, a name is no scale, a value is no number ≥ 0 or is of a bias that the
+            layer does not have.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(scales, Mapping) for scales in values.values()):
+        raise InvalidInput(f'the scales must be {{path pattern: {{"w_std": ..., "b_std": ...}}}}, got {values!r}')
+    paths = network.weighted_paths
+    for pattern, scales in values.items():
+        if not isinstance(pattern, str) or not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            raise InvalidInput(
+                f"the pattern {pattern!r} matches no layer; the layers are {', '.join(map(repr, paths))}"
+            )
+        if not set(scales) <= {"w_std", "b_std"}:
+            raise InvalidInput(f"the scales of a layer are w_std and b_std, got {sorted(map(str, scales))}")
+    return replace(network, nodes=tuple(_rescaled(node, values) for node in network.nodes))
+
+
+def _rescaled(node: Node, values: Mapping[str, Mapping[str, float]]) -> Node:
+    spec = node.spec
+    pattern = next((p for p in values if fnmatch.fnmatchcase(node.path, p)), None)
+    if not isinstance(spec, Weighted) or pattern is None:
+        return node
+    for name, value in values[pattern].items():
+        if isinstance(value, (bool, str)) or not is_finite_scale(value) or float(value) < 0:
+            raise InvalidInput(
+                f"{name} of the layer at '{node.path}' must be a number >= 0, of finite square, got {value!r}"
+            )
+        if name == "b_std" and not spec.bias and float(value) > 0:
+            raise InvalidInput(f"the layer at '{node.path}' has no bias, and b_std={value!r} is given for it")
+    return replace(node, spec=replace(spec, **{name: float(value) for name, value in values[pattern].items()}))

@@ -105,6 +105,12 @@ def _(op: ops.Combine, side: Side, place: Place, spread: Tensor | None) -> Momen
     return Moments(torch.stack(terms + products).sum(dim=0))
 
 
+@moments.register
+def _(op: ops.Multiply, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    one, two = side.registers[op.one], side.registers[op.two]
+    return Moments(one.second * two.second, None if one.mean is None or two.mean is None else one.mean * two.mean)
+
+
 # ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +266,18 @@ def _(op: ops.Combine, pairing: Pairing, place: Place, registers: Mapping[int, R
         distance = distance + 2 * c * gaps[0] * gaps[1]
     ntk = sum_of(op.weights, [part.ntk for part in parts if part.ntk is not None]) if want_ntk else None
     return Register(distance.clamp(min=0) if op.mean_products else distance, ntk)
+
+
+@pair_step.register
+def _(op: ops.Multiply, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    one, two = (registers[source].laid_out(place.diagonal) for source in op.sources)
+    (a1, a2), (b1, b2) = (positions.across(*pairing.second(source), one.distance) for source in op.sources)
+    d_one, d_two = one.distance, two.distance
+    distance = ((a1 - a2) * (b1 - b2) + (a1 + a2) * d_two + (b1 + b2) * d_one - d_one * d_two) / 2
+    ntk = None
+    if one.ntk is not None and two.ntk is not None:
+        ntk = one.ntk * pairing.covariance(op.two, d_two) + pairing.covariance(op.one, d_one) * two.ntk
+    return Register(distance.clamp(min=0), ntk)
 
 
 def sum_of(weights: tuple[float, ...], parts: list[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ntkit.architecture.specs import Concat, Dropout, Flatten, Input, LinearCombination, Pool, Squeeze
+from ntkit.architecture.specs import Concat, Dropout, Flatten, Input, LinearCombination, Pool, Product, Squeeze
 from ntkit.errors import UnsupportedLayer
 from ntkit.infinite import program as ops
 from ntkit.infinite.rules.base import Builder, rule
@@ -83,6 +83,46 @@ def combination(spec: LinearCombination, inputs: list[Value], builder: Builder) 
         for value in inputs:
             _require_whole_data(value, total.bounds(), builder)
     return total
+
+
+@rule.register
+def product(spec: Product, inputs: list[Value], builder: Builder) -> Value:
+    """x y of two values that are functions of different layers, and so independent."""
+    who = f"the product at '{builder.path}'"
+    if any(len(value.blocks) > 1 for value in inputs):
+        raise UnsupportedLayer(f"{who} reads channels of different layers side by side; multiply each part alone")
+    one, two = (value.blocks[0] for value in inputs)
+    if any(term.kind == "input" for value in inputs for term in value.terms):
+        raise UnsupportedLayer(
+            f"{who} multiplies the data, whose few features differ, so that there is no limit; put a linear layer on "
+            "both branches"
+        )
+    if any(term.kind == "flattened" for value in inputs for term in value.terms):
+        raise UnsupportedLayer(f"{who} multiplies flattened images; multiply them before they are flattened")
+    if one.support & two.support:
+        raise UnsupportedLayer(
+            f"{who} multiplies two functions of the output of one layer ({one.terms[0][0].what} and "
+            f"{two.terms[0][0].what}), which are not independent; put a linear layer on one of the branches"
+        )
+    factor, registers, with_mean = 1.0, [], True
+    for block in (one, two):
+        has_mean = any(term.kind == "activation" for term, _ in block.terms)
+        with_mean = with_mean and has_mean
+        if len(block.terms) == 1 and block.terms[0][0].scale is None:
+            ((term, coefficient),) = block.terms
+            factor, register = factor * coefficient, term.register
+        else:
+            register = builder.settle(Value((block,)))
+        registers.append(register)
+    if with_mean and any(len(block.terms) > 1 for block in (one, two)):
+        raise UnsupportedLayer(
+            f"{who} multiplies a sum of activations by activations, whose mean has no rule; put a linear layer on one "
+            "of the branches"
+        )
+    register = builder.emit(ops.Multiply(*registers))
+    kind = "activation" if with_mean else "masked"
+    term = Term(register, kind, one.support | two.support, f"the product at '{builder.path}'")
+    return Value((Block(one.channels, ((term, factor),)),))
 
 
 def _require_whole_data(value: Value, bounds: tuple[int, ...], builder: Builder) -> None:

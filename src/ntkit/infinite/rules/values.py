@@ -24,8 +24,8 @@ class Term:
 
     Args:
         register: where it is.
-        kind: an affine layer's output, an activation's output, the data, an image flattened into one axis, or an affine
-            layer's output of which parts are dropped. Pooling keeps it.
+        kind: an affine layer's output, an activation's output, the data, an image flattened into one axis, or "masked":
+            not Gaussian, of mean 0, as an affine layer's output of which parts are dropped. Pooling keeps it.
         support: (register of an affine layer, shift of channels); empty for the data.
         what: its name in errors.
         scale: a trained scale, one a channel, whose part of the tangent kernel the register does not hold yet: its path
