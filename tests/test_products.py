@@ -147,15 +147,6 @@ REFUSED = {
         lambda: Joined(lambda a, b: a * b, nn.Identity(), linear(5, 5), linear(5, 1)),
         r"multiplies the data, whose few features differ",
     ),
-    "sum of activations": (
-        lambda: Joined(
-            lambda a, b: a * b,
-            Joined(lambda a, b: a + b, *gate(), None),
-            nn.Sequential(linear(5), nn.ReLU()),
-            linear(64, 1),
-        ),
-        r"multiplies a sum of activations by activations",
-    ),
 }
 
 
@@ -183,3 +174,47 @@ def test_two_functions_of_one_layer_are_not_independent():
 
     with pytest.raises(UnsupportedLayer, match=r"multiplies two functions of the output of one layer"):
         ntkit.InfiniteKernel(Pooled())
+
+
+class SumOfSums(nn.Module):
+    """relu(a) + norm or drop(relu(b) + relu(c)), or the product of that sum with relu(d)."""
+
+    def __init__(self, change: nn.Module | None, last: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([linear(5) for _ in range(4)])
+        self.change, self.last, self.adds = change, linear(64, 1), last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b, c, d = (torch.relu(layer(x)) for layer in self.layers)
+        h = (b + c) * d if self.change is None else self.change(b + c)
+        return self.last(a + h if self.adds else h)
+
+
+@pytest.mark.parametrize("change", [None, nn.RMSNorm(64, elementwise_affine=False), nn.Dropout(0.3)])
+def test_sums_whose_mean_is_not_known_are_refused_only_where_it_matters(change):
+    x = data(3, 5)
+    assert ntkit.InfiniteKernel(SumOfSums(change, False)).ntk(x).shape == (3, 3)
+    with pytest.raises(UnsupportedLayer, match=r"'add' adds .* and the product of their means is not known"):
+        ntkit.InfiniteKernel(SumOfSums(change, True))
+
+
+@pytest.mark.parametrize("change", [nn.RMSNorm(64, elementwise_affine=False), nn.Dropout(0.3)])
+def test_means_go_through_norms_and_dropout(change):
+    """relu(a) + change(relu(b)): the product of means is 2 m_a m_b, of which the norm divides m_b."""
+
+    class OfOne(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.change, self.last = linear(5), linear(5), change, ntkit.nn.Linear(64, 1, 1.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.a(x)) + self.change(torch.relu(self.b(x))))
+
+    x = data(3, 5)
+    q = W**2 * (x @ x.T).diagonal() / 5 + B**2
+    mean = (q / (2 * torch.pi)).sqrt()
+    norm = (q / 2 + torch.finfo(torch.float32).eps).sqrt() if isinstance(change, nn.RMSNorm) else torch.ones(3)
+    alone = ntkit.InfiniteKernel(nn.Sequential(linear(5), nn.ReLU(), ntkit.nn.Linear(64, 1, 1.0))).nngp(x)
+    changed = ntkit.InfiniteKernel(nn.Sequential(linear(5), nn.ReLU(), change, ntkit.nn.Linear(64, 1, 1.0))).nngp(x)
+    cross = mean[:, None] * (mean / norm)[None, :]
+    torch.testing.assert_close(ntkit.InfiniteKernel(OfOne()).nngp(x), alone + changed + cross + cross.T)

@@ -104,6 +104,11 @@ class Builder:
                     f"'{where}' adds the data and {other.what}, whose covariance is not a function of "
                     "kernels; put a linear layer on one of the branches"
                 )
+            if "mixed" in kinds and kinds <= {"mixed", "activation"}:
+                raise UnsupportedLayer(
+                    f"'{where}' adds {first.what} and {second.what}, and the product of their means is not known; put "
+                    "a linear layer on one of the branches"
+                )
             if first.support & second.support:
                 raise UnsupportedLayer(
                     f"'{where}' adds two values that depend on the output of the same layer ({first.what} and "
@@ -117,6 +122,7 @@ _NOUNS: dict[Kind, str] = {
     "input": "data",
     "flattened": "flattened value",
     "masked": "dropout",
+    "mixed": "sum",
 }
 
 

@@ -15,7 +15,7 @@ from ntkit.architecture.specs import Normalization
 from ntkit.errors import UnsupportedLayer
 from ntkit.infinite.program import Normalize, ScaleAndShift
 from ntkit.infinite.rules.base import Builder, rule
-from ntkit.infinite.rules.values import Block, Kind, Term, Value
+from ntkit.infinite.rules.values import Block, Term, Value
 
 
 @rule.register
@@ -27,9 +27,8 @@ def normalization(spec: Normalization, inputs: list[Value], builder: Builder) ->
     register = builder.emit(Normalize(builder.settle(value), spec.eps, spec.over_positions, builder.path))
     if spec.trains_shift:
         register = builder.emit(ScaleAndShift(register, 0.0, 1.0, spec.shared), shared=False)
-    kind: Kind = "affine" if block.not_gaussian is None else block.not_gaussian.kind
     scale = (builder.path, "shared" if spec.shared else "own") if spec.trains_scale else None
-    term = Term(register, kind, block.support, f"the {spec.name} at '{builder.path}'", scale)
+    term = Term(register, block.kind_of_result, block.support, f"the {spec.name} at '{builder.path}'", scale)
     return Value((Block(block.channels, ((term, 1.0),)),))
 
 

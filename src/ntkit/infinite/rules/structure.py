@@ -56,7 +56,7 @@ def dropout(spec: Dropout, inputs: list[Value], builder: Builder) -> Value:
 
 def _masked(spec: Dropout, block: Block, builder: Builder) -> Block:
     mask = ops.Mask(builder.settle(Value((block,))), 1 - spec.rate, spec.whole_channels)
-    kind = "masked" if block.not_gaussian is None else block.not_gaussian.kind
+    kind = "masked" if block.not_gaussian is None else block.kind_of_result
     term = Term(builder.emit(mask, shared=False), kind, block.support, f"the dropout at '{builder.path}'")
     return Block(block.channels, ((term, 1.0),))
 
@@ -104,23 +104,16 @@ def product(spec: Product, inputs: list[Value], builder: Builder) -> Value:
             f"{who} multiplies two functions of the output of one layer ({one.terms[0][0].what} and "
             f"{two.terms[0][0].what}), which are not independent; put a linear layer on one of the branches"
         )
-    factor, registers, with_mean = 1.0, [], True
+    factor, registers, kinds = 1.0, [], []
     for block in (one, two):
-        has_mean = any(term.kind == "activation" for term, _ in block.terms)
-        with_mean = with_mean and has_mean
-        if len(block.terms) == 1 and block.terms[0][0].scale is None:
+        if len(block.terms) == 1:  # factors come out
             ((term, coefficient),) = block.terms
-            factor, register = factor * coefficient, term.register
-        else:
-            register = builder.settle(Value((block,)))
-        registers.append(register)
-    if with_mean and any(len(block.terms) > 1 for block in (one, two)):
-        raise UnsupportedLayer(
-            f"{who} multiplies a sum of activations by activations, whose mean has no rule; put a linear layer on one "
-            "of the branches"
-        )
+            factor, block = factor * coefficient, replace(block, terms=((term, 1.0),))
+        registers.append(builder.settle(Value((block,))))
+        kinds.append(block.kind_of_result)
     register = builder.emit(ops.Multiply(*registers))
-    kind = "activation" if with_mean else "masked"
+    with_means = set(kinds) <= {"activation", "mixed"}
+    kind = "masked" if not with_means else "mixed" if "mixed" in kinds else "activation"
     term = Term(register, kind, one.support | two.support, f"the product at '{builder.path}'")
     return Value((Block(one.channels, ((term, factor),)),))
 

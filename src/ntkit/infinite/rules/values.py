@@ -14,7 +14,7 @@ from typing import Literal
 
 from ntkit.infinite.program import Scale
 
-Kind = Literal["affine", "activation", "input", "flattened", "masked"]
+Kind = Literal["affine", "activation", "input", "flattened", "masked", "mixed"]
 Support = frozenset[tuple[int, int]]
 
 
@@ -25,7 +25,8 @@ class Term:
     Args:
         register: where it is.
         kind: an affine layer's output, an activation's output, the data, an image flattened into one axis, or "masked":
-            not Gaussian, of mean 0, as an affine layer's output of which parts are dropped. Pooling keeps it.
+            not Gaussian, of mean 0, as an affine layer's output of which parts are dropped; or "mixed": not Gaussian,
+            of a mean that is not known, as a normalised sum of activations. Pooling keeps it.
         support: (register of an affine layer, shift of channels); empty for the data.
         what: its name in errors.
         scale: a trained scale, one a channel, whose part of the tangent kernel the register does not hold yet: its path
@@ -68,6 +69,14 @@ class Block:
     def not_gaussian(self) -> Term | None:
         """A summand that is no affine layer's output."""
         return next((term for term, _ in self.terms if term.kind != "affine"), None)
+
+    @property
+    def kind_of_result(self) -> Kind:
+        """The kind of a function of it that keeps means of 0, and changes others by a known factor."""
+        culprit = self.not_gaussian
+        if culprit is None or culprit.kind != "activation":
+            return "affine" if culprit is None else culprit.kind
+        return "activation" if len(self.terms) == 1 and self.terms[0][1] == 1.0 else "mixed"
 
     def part(self, start: int, stop: int) -> Block:
         """Some of its channels."""
