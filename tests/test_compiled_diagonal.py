@@ -181,9 +181,8 @@ def test_means_over_windows(name):
 
 @pytest.mark.parametrize("cores", [1, 2, 7])
 @pytest.mark.parametrize("n", [0, 1, 2, 91, 5000])
-def test_parts_cover_everything_once_and_end_small(n, cores, monkeypatch):
-    monkeypatch.setattr(threads, "available", lambda: cores)
-    found = threads.parts(n, 64)
+def test_parts_cover_everything_once_and_end_small(n, cores):
+    found = threads.parts(n, 64, cores)
     assert [k for part in found for k in range(part.start, part.stop)] == list(range(n))
     sizes = [part.stop - part.start for part in found]
     assert sizes == sorted(sizes, reverse=True)

@@ -119,7 +119,7 @@ def in_small_parts(monkeypatch):
     """The engine works on 16 samples, one tile and 5 rows at a time."""
     monkeypatch.setattr(interpreter, "_STATE_BYTES", 1)
     monkeypatch.setattr(runner, "_GROUP_BYTES", 1)
-    monkeypatch.setattr(runner, "_TILES_AT_ONCE", 1)
+    monkeypatch.setattr(runner, "TILES_AT_ONCE", 1)
     monkeypatch.setattr(pairs, "_ROWS", 5)
 
 

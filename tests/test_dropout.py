@@ -11,22 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import ntkit
+from layer_cases import B, W, assert_limit, conv, data, linear, readout_kernel
 from ntkit.errors import InvalidInput
 from oracles import recursion
 
-W, B, RATE = 1.3, 0.2, 0.3
-
-
-def linear(inputs: int, outputs: int = 64) -> nn.Module:
-    return ntkit.nn.Linear(inputs, outputs, W, B)
-
-
-def conv(inputs: int, outputs: int = 64) -> nn.Module:
-    return ntkit.nn.Conv2d(inputs, outputs, 3, padding=1, w_std=W, b_std=B)
-
-
-def data(n: int, *sample: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, *sample, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+RATE = 0.3
 
 
 def textbook(x: np.ndarray, rates: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +105,7 @@ def test_two_masks_on_one_value_are_independent():
 
 
 def test_axes_that_do_not_fit_are_said():
-    model = nn.Sequential(conv(2), nn.Flatten(2), nn.Dropout2d(), nn.Flatten(), linear(64 * 12, 1))
+    model = nn.Sequential(conv(2, padding=1), nn.Flatten(2), nn.Dropout2d(), nn.Flatten(), linear(64 * 12, 1))
     with pytest.raises(
         InvalidInput, match=r"Dropout2d at '2' takes .batch, channels, 2 axes of positions., but axes that"
     ):
@@ -131,18 +120,18 @@ def test_axes_that_do_not_fit_are_said():
 def test_wide_networks_of_images_tend_to_the_exact_kernel(drop, pooled):
     last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear(64, 1)] if pooled else [nn.Flatten(), linear(64 * 12, 1)]
     x = data(3, 2, 3, 4)
-    exact = ntkit.InfiniteKernel(nn.Sequential(conv(2), nn.ReLU(), drop, conv(64), nn.ReLU(), drop, *last)).nngp(x)
+    exact = ntkit.InfiniteKernel(
+        nn.Sequential(conv(2, padding=1), nn.ReLU(), drop, conv(64, padding=1), nn.ReLU(), drop, *last)
+    ).nngp(x)
     draws = []
     for seed in range(60):
         torch.manual_seed(seed)
-        first, second = conv(2, 512).double(), conv(512, 512).double()
+        first, second = conv(2, 512, padding=1).double(), conv(512, 512, padding=1).double()
         with torch.no_grad():
             h = drop(torch.relu(second(drop(torch.relu(first(x))))))
             h = h.mean((2, 3)) if pooled else h.flatten(1)
-        draws.append(W**2 * h @ h.T / h.shape[1] + B**2)
-    values = torch.stack(draws)
-    error = (values.mean(0) - exact).abs()
-    assert (error < 4 * values.std(0) / 60**0.5 + 0.01 * exact.max()).all(), (values.mean(0), exact)
+        draws.append(readout_kernel(h))
+    assert_limit(draws, exact)
 
 
 @pytest.mark.slow
@@ -165,6 +154,4 @@ def test_tangent_kernels_of_wide_networks_tend_to_the_exact_one():
             for y in output
         ]
         draws.append(torch.stack(rows) @ torch.stack(rows).T)
-    values = torch.stack(draws)
-    error = (values.mean(0) - exact).abs()
-    assert (error < 4 * values.std(0) / 8 + 0.01 * exact.max()).all(), (values.mean(0), exact)
+    assert_limit(draws, exact)

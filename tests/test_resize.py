@@ -11,14 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import ntkit
+from layer_cases import B, W, assert_limit, conv, data, readout_kernel
 from ntkit.architecture.windows import PadAxis, ResizeAxis
 from ntkit.errors import InvalidInput, UnsupportedLayer
-
-W, B = 1.3, 0.2
-
-
-def conv(inputs: int, kernel: Any = 3, **more: Any) -> nn.Module:
-    return ntkit.nn.Conv2d(inputs, 8, kernel, w_std=W, b_std=B, **more)
 
 
 def ending(*sizes: int) -> list[nn.Module]:
@@ -26,10 +21,6 @@ def ending(*sizes: int) -> list[nn.Module]:
     if not sizes:
         return [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), ntkit.nn.Linear(8, 1, W, B)]
     return [nn.ReLU(), nn.Flatten(), ntkit.nn.Linear(8 * sizes[0] * sizes[1], 1, W, B)]
-
-
-def data(n: int, *sample: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, *sample, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 class Function(nn.Module):
@@ -64,8 +55,8 @@ PADS = {  # a layer and a valid convolution behind it, and the convolution that 
 def test_padding_is_that_of_a_convolution(name, pooled):
     pad, options = PADS[name]
     x = data(4, 2, 7, 6)
-    one, two = [conv(2), nn.ReLU(), pad, conv(8, 3 if "axis" not in name else (1, 3))], [conv(2), nn.ReLU()]
-    two.append(conv(8, 3 if "axis" not in name else (1, 3), **options))
+    one, two = [conv(2, 8), nn.ReLU(), pad, conv(8, 8, 3 if "axis" not in name else (1, 3))], [conv(2, 8), nn.ReLU()]
+    two.append(conv(8, 8, 3 if "axis" not in name else (1, 3), **options))
     with torch.no_grad():
         end = () if pooled else tuple(nn.Sequential(*two)(x.float()).shape[2:])
     same(nn.Sequential(*one, *ending(*end)), nn.Sequential(*two, *ending(*end)), x)
@@ -73,8 +64,8 @@ def test_padding_is_that_of_a_convolution(name, pooled):
 
 def test_padding_of_the_data_and_of_one_and_three_axes():
     same(
-        nn.Sequential(nn.ZeroPad2d(1), conv(2), *ending()),
-        nn.Sequential(conv(2, padding=1), *ending()),
+        nn.Sequential(nn.ZeroPad2d(1), conv(2, 8), *ending()),
+        nn.Sequential(conv(2, 8, padding=1), *ending()),
         data(3, 2, 5, 4),
     )
     for rank, layer in ((1, ntkit.nn.Conv1d), (3, ntkit.nn.Conv3d)):
@@ -86,10 +77,10 @@ def test_padding_of_the_data_and_of_one_and_three_axes():
 
 def test_cropping_is_padding_by_negative_numbers():
     x = data(3, 2, 6, 5)
-    crop = nn.Sequential(nn.ZeroPad2d(-1), conv(2, 1), *ending())
+    crop = nn.Sequential(nn.ZeroPad2d(-1), conv(2, 8, 1), *ending())
     torch.testing.assert_close(
         ntkit.InfiniteKernel(crop).ntk(x),
-        ntkit.InfiniteKernel(nn.Sequential(conv(2, 1), *ending())).ntk(x[:, :, 1:-1, 1:-1]),
+        ntkit.InfiniteKernel(nn.Sequential(conv(2, 8, 1), *ending())).ntk(x[:, :, 1:-1, 1:-1]),
     )
 
 
@@ -118,8 +109,10 @@ def test_the_matrix_of_interpolation_is_torch_s_map(n, output, factor, mode, cor
 
 
 def test_what_interpolation_spreads_average_pooling_gathers():
-    up = nn.Sequential(conv(2, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.AvgPool2d(2), conv(8), *ending())
-    same(up, nn.Sequential(conv(2, padding=1), nn.ReLU(), conv(8), *ending()), data(3, 2, 4, 5))
+    up = nn.Sequential(
+        conv(2, 8, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.AvgPool2d(2), conv(8, 8), *ending()
+    )
+    same(up, nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), conv(8, 8), *ending()), data(3, 2, 4, 5))
 
 
 @pytest.mark.parametrize(
@@ -132,25 +125,23 @@ def test_what_interpolation_spreads_average_pooling_gathers():
     ],
 )  # fmt: skip
 def test_both_engines_and_wide_networks_agree(resize):
-    body = nn.Sequential(conv(2, padding=1), nn.ReLU(), resize, conv(8, padding=1), *ending())
+    body = nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), resize, conv(8, 8, padding=1), *ending())
     x = data(3, 2, 4, 5)
     kernel = ntkit.InfiniteKernel(body)
     found, expected = kernel(x, engine="numba"), kernel(x, engine="torch")
     torch.testing.assert_close(found.ntk, expected.ntk, rtol=1e-11, atol=0)
     torch.testing.assert_close(found.nngp, expected.nngp, rtol=1e-11, atol=0)
     assert np.linalg.eigvalsh(found.ntk.numpy()).min() > 0
-    first, second = ntkit.nn.Conv2d(2, 512, 3, padding=1, w_std=W, b_std=B), None
+    first, second = conv(2, 512, padding=1), None
     draws = []
     for seed in range(32):
         torch.manual_seed(seed)
-        first = ntkit.nn.Conv2d(2, 512, 3, padding=1, w_std=W, b_std=B).double()
-        second = ntkit.nn.Conv2d(512, 512, 3, padding=1, w_std=W, b_std=B).double()
+        first = conv(2, 512, padding=1).double()
+        second = conv(512, 512, padding=1).double()
         with torch.no_grad():
             h = torch.relu(second(resize(torch.relu(first(x))))).mean((2, 3))
-        draws.append(W**2 * h @ h.T / 512 + B**2)
-    values = torch.stack(draws)
-    error = (values.mean(0) - expected.nngp).abs()
-    assert (error < 4 * values.std(0) / 32**0.5 + 0.01 * expected.nngp.max()).all()
+        draws.append(readout_kernel(h))
+    assert_limit(draws, expected.nngp)
 
 
 REFUSED = {
@@ -168,11 +159,11 @@ REFUSED = {
 def test_what_has_no_rule_is_refused(name):
     layer, text = REFUSED[name]
     with pytest.raises((UnsupportedLayer, InvalidInput), match=text):
-        ntkit.InfiniteKernel(nn.Sequential(conv(2), layer, conv(8), *ending()))
+        ntkit.InfiniteKernel(nn.Sequential(conv(2, 8), layer, conv(8, 8), *ending()))
 
 
 def test_sizes_that_do_not_fit_are_said():
     with pytest.raises(InvalidInput, match=r"an axis of 2 positions cannot be padded"):
-        ntkit.InfiniteKernel(nn.Sequential(conv(2), nn.ReflectionPad2d(3), *ending())).ntk(data(2, 2, 4, 4))
+        ntkit.InfiniteKernel(nn.Sequential(conv(2, 8), nn.ReflectionPad2d(3), *ending())).ntk(data(2, 2, 4, 4))
     with pytest.raises(UnsupportedLayer, match=r"before a layer has told what their axes hold"):
-        ntkit.InfiniteKernel(nn.Sequential(Function(lambda x: F.pad(x, (1, 1))), conv(2), *ending()))
+        ntkit.InfiniteKernel(nn.Sequential(Function(lambda x: F.pad(x, (1, 1))), conv(2, 8), *ending()))

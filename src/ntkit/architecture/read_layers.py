@@ -177,16 +177,8 @@ def _dropout(
         )
     if rate >= 1:
         raise UnsupportedLayer(f"{call.who} drops everything, so there is no kernel; use a rate below 1")
-    layout, axes = reader.layout(call.x), _DROPOUTS[kind]
-    if layout.open:
-        raise UnsupportedLayer(
-            f"{call.who} drops parts of the data, of which there are few, so there is no limit; drop behind a layer"
-        )
-    if axes and (len(layout.axes) != axes + 2 or layout.axes[1] != (CHANNEL,)):
-        raise InvalidInput(
-            f"{call.who} takes (batch, channels, {axes} axes of positions), but axes that hold {layout} arrive; "
-            "permute them so that they fit"
-        )
+    axes = _DROPOUTS[kind]
+    layout = reader.image(call, axes)[1] if axes else reader.layout(call.x)
     value = Value(reader.add(Dropout(rate, axes > 0), (reader.settle(call.x),), call.path), layout)
     return InPlace(value) if in_place else value
 

@@ -105,17 +105,13 @@ def _over_groups(
     shift: Tensor | None = None,
 ) -> Value:
     layout = _layout(reader, call)
-    if len(layout.axes) < 2 or layout.axes[1] != (CHANNEL,):
-        raise InvalidInput(
-            f"{call.who} takes (batch, channels, axes of positions), but axes that hold {layout} arrive; permute them "
-            "so that they fit"
-        )
+    reader.image(call, len(layout.axes) - 2)
     if channels is not None:
         reader.require_channels(call.x, channels, f"{call.who} takes {channels} channels")
     if groups == layout.channels:
         raise _of_one_channel(call)
     over_positions = any(isinstance(label, int) for axis in layout.axes for label in axis)
-    spec = Normalization("GroupNorm", eps, over_positions, True, groups, _trains(scale), _trains(shift))
+    spec = Normalization("GroupNorm", eps, over_positions, True, _trains(scale), _trains(shift))
     return Value(reader.add(spec, (reader.settle(call.x),), call.path), layout)
 
 

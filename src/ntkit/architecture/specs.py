@@ -138,12 +138,13 @@ class Conv(Weighted):
 class Normalization(Spec):
     """x / √(mean x² + ε) over channels, or channels and positions, times a scale of 1 plus a shift of 0.
 
+    Groups of channels, as they become large, all have the mean of the whole, so their number does not matter.
+
     Args:
         layer: what torch calls it.
         eps: ε.
         over_positions: whether the mean is over positions too.
         subtracts_mean: whether the mean of x is taken away before.
-        groups: blocks of channels, each with a mean of its own.
         trains_scale: whether the scale is a parameter that trains, and so enters the tangent kernel.
         trains_shift: the same for the shift.
         shared: whether a channel has one scale and shift for all positions.
@@ -153,7 +154,6 @@ class Normalization(Spec):
     eps: float
     over_positions: bool
     subtracts_mean: bool
-    groups: int = 1
     trains_scale: bool = False
     trains_shift: bool = False
     shared: bool = True

@@ -11,14 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ntkit.infinite.compiled import cache, lanes, strips
+from ntkit.infinite.compiled import cache, strips
 from ntkit.infinite.compiled import machine as m
 from ntkit.infinite.compiled.lanes import LANES, SIDE
-from ntkit.infinite.compiled.runner import Runner, aligned_zeros
-from ntkit.infinite.compiled.threads import parts, run_jobs
+from ntkit.infinite.compiled.runner import TILES_AT_ONCE, Runner, aligned_zeros
+from ntkit.infinite.compiled.threads import available, parts, run_jobs
 
 _KNOWN = (m.READ, m.LOAD, m.GATHER, m.ROOTS, m.AFFINE, m.DUAL, m.ADD, m.SCALE, m.MEANS, m.TIMES, m.STORE, m.SUM)
-_TILES_AT_ONCE = 64  # of one job
 TABLE, TAPS, WIDTH = range(
     3
 )  # columns of a window: where its rows of taps begin, taps; of a 3 × 3 one the image's width
@@ -53,17 +52,12 @@ def run_strip(
     """
     for o in range(first_op, last_op):
         code, a, b, t_in, t_out, c = ops[o, 0], ops[o, 1], ops[o, 2], ops[o, 3], ops[o, 4], ops[o, 5]
-        x, y, z, w = numbers[o, 0], numbers[o, 1], numbers[o, 2], numbers[o, 3]
+        x = numbers[o, 0]
         if code == m.READ:
             for r in range(rows):
                 shift = (a + first + r) * SIDE
                 both = places[0] + shift, places[1] + shift
                 strips.mean_square_difference(work, m.D + r, left, right, both, b, positions * SIDE, x)
-        elif code == m.LOAD:
-            for r in range(rows):
-                lanes.copy_row(work, m.D + r, work, (a + 1 + first + r,), x)
-                if t_in:
-                    lanes.copy_row(work, m.T + r, work, (b + 1 + first + r,), x)
         elif code == m.GATHER:
             window = windows[c]
             if window[WIDTH]:
@@ -74,26 +68,6 @@ def run_strip(
         elif code == m.ROOTS:
             shift = (a + first) * SIDE
             strips.place_sides(work, (m.R1, m.R2), left, right, (places[0] + shift, places[1] + shift), rows)
-        elif code == m.AFFINE:
-            for r in range(rows):
-                if t_out:
-                    lanes.affine_row(work, (m.R1 + r, m.R2 + r, m.D + r, m.T + r), (x, y, z, w), t_in != 0)
-                else:
-                    lanes.scale_row(work, m.D + r, work, (m.D + r,), x)
-        elif code == m.DUAL:
-            lanes.call_at(a, work, rows * LANES)
-        elif code == m.ADD:
-            for r in range(rows):
-                lanes.add_row(work, m.D + r, work, (a + 1 + first + r,), x)
-                if t_in:
-                    lanes.add_row(work, m.T + r, work, (b + 1 + first + r,), x)
-        elif code == m.SCALE:
-            for r in range(rows):
-                lanes.scale_row(work, m.D + r, work, (m.D + r,), x)
-                if t_in:
-                    lanes.scale_row(work, m.T + r, work, (m.T + r,), x)
-                elif t_out:
-                    lanes.fill_row(work, m.T + r, work, (), x * 0)
         elif code == m.MEANS:
             for r in range(rows):
                 shifts = (a + first + r) * SIDE, (b + first + r) * SIDE
@@ -104,15 +78,12 @@ def run_strip(
                 strips.multiply_by_sides(work, m.D + r, left, right, (places[0] + shift, places[1] + shift))
                 if t_in:
                     strips.multiply_by_sides(work, m.T + r, left, right, (places[0] + shift, places[1] + shift))
-        elif code == m.STORE:
-            for r in range(rows):
-                lanes.copy_row(work, a + 1 + first + r, work, (m.D + r,), x)
-                if t_out:
-                    lanes.copy_row(work, b + 1 + first + r, work, (m.T + r,), x)
         elif code == m.SUM:
             strips.add_weighted_sum(sums, 2 * a, work, m.D, weights, b + first, rows)
             if t_in:
                 strips.add_weighted_sum(sums, 2 * a + 1, work, m.T, weights, b + first, rows)
+        else:
+            m.run_plain(work, code, a, b, t_in, t_out, numbers[o], first, rows)
 
 
 @cache.kept(**m.OPTIONS)
@@ -199,7 +170,7 @@ class DiagonalRunner:
 
             return run
 
-        run_jobs(parts(len(tiles), _TILES_AT_ONCE), worker)
+        run_jobs(parts(len(tiles), TILES_AT_ONCE, available()), worker)
         return sums.reshape(-1, self.count, 2, SIDE, SIDE)
 
 

@@ -169,6 +169,42 @@ def push(work, integers, coordinates, rows, pool, readers, shares, tensor, place
 
 
 @cache.kept(**INNER)
+def run_plain(work, code, a, b, t_in, t_out, numbers, first, rows):
+    """The operations on a strip that look at no positions, of this machine and of diagonal.py's."""
+    x, y, z, w = numbers[0], numbers[1], numbers[2], numbers[3]
+    if code == LOAD:
+        for r in range(rows):
+            lanes.copy_row(work, D + r, work, (a + 1 + first + r,), x)
+            if t_in:
+                lanes.copy_row(work, T + r, work, (b + 1 + first + r,), x)
+    elif code == AFFINE:  # D ← x D, T ← x T + y (r1² + r2² − w D) + z
+        for r in range(rows):
+            if t_out:
+                lanes.affine_row(work, (R1 + r, R2 + r, D + r, T + r), (x, y, z, w), t_in != 0)
+            else:
+                lanes.scale_row(work, D + r, work, (D + r,), x)
+    elif code == DUAL:
+        lanes.call_at(a, work, rows * LANES)
+    elif code == ADD:
+        for r in range(rows):
+            lanes.add_row(work, D + r, work, (a + 1 + first + r,), x)
+            if t_in:
+                lanes.add_row(work, T + r, work, (b + 1 + first + r,), x)
+    elif code == SCALE:
+        for r in range(rows):
+            lanes.scale_row(work, D + r, work, (D + r,), x)
+            if t_in:
+                lanes.scale_row(work, T + r, work, (T + r,), x)
+            elif t_out:
+                lanes.fill_row(work, T + r, work, (), x * 0)
+    elif code == STORE:
+        for r in range(rows):
+            lanes.copy_row(work, a + 1 + first + r, work, (D + r,), x)
+            if t_out:
+                lanes.copy_row(work, b + 1 + first + r, work, (T + r,), x)
+
+
+@cache.kept(**INNER)
 def run_strip(
     work, integers, ops, numbers, first_op, last_op, first, rows, levels, level, convs, taps, pools, readers, shares,
     weights, left, right, tensor, sums, band, owned,
@@ -182,7 +218,7 @@ def run_strip(
     coordinates = level[COORDINATES]
     for o in range(first_op, last_op):
         code, a, b, t_in, t_out, c = ops[o, 0], ops[o, 1], ops[o, 2], ops[o, 3], ops[o, 4], ops[o, 5]
-        x, y, z, w = numbers[o, 0], numbers[o, 1], numbers[o, 2], numbers[o, 3]
+        x = numbers[o, 0]
         if code == READ:
             for r in range(rows):
                 p = lanes.at(integers, coordinates + 2 * (first + r))
@@ -192,11 +228,6 @@ def run_strip(
                     shift = a + channel * level[POSITIONS]
                     lanes.add_square_of_difference(work, D + r, work, (left + shift + p, right + shift + q), x)
                 lanes.scale_row(work, D + r, work, (D + r,), x)
-        elif code == LOAD:
-            for r in range(rows):
-                lanes.copy_row(work, D + r, work, (a + 1 + first + r,), x)
-                if t_in:
-                    lanes.copy_row(work, T + r, work, (b + 1 + first + r,), x)
         elif code == GATHER:
             conv = convs[c]
             k = conv[KERNEL0] * conv[KERNEL1] * conv[KERNEL2]
@@ -234,26 +265,6 @@ def run_strip(
                 q = lanes.at(integers, coordinates + 2 * (first + r) + 1)
                 lanes.copy_row(work, R1 + r, work, (left + a + p,), x)
                 lanes.copy_row(work, R2 + r, work, (right + a + q,), x)
-        elif code == AFFINE:  # D ← x D, T ← x T + y (r1² + r2² − w D) + z
-            for r in range(rows):
-                if t_out:
-                    lanes.affine_row(work, (R1 + r, R2 + r, D + r, T + r), (x, y, z, w), t_in != 0)
-                else:
-                    lanes.scale_row(work, D + r, work, (D + r,), x)
-        elif code == DUAL:
-            lanes.call_at(a, work, rows * LANES)
-        elif code == ADD:
-            for r in range(rows):
-                lanes.add_row(work, D + r, work, (a + 1 + first + r,), x)
-                if t_in:
-                    lanes.add_row(work, T + r, work, (b + 1 + first + r,), x)
-        elif code == SCALE:
-            for r in range(rows):
-                lanes.scale_row(work, D + r, work, (D + r,), x)
-                if t_in:
-                    lanes.scale_row(work, T + r, work, (T + r,), x)
-                elif t_out:
-                    lanes.fill_row(work, T + r, work, (), x * 0)
         elif code == MEANS:
             for r in range(rows):
                 p = lanes.at(integers, coordinates + 2 * (first + r))
@@ -267,11 +278,6 @@ def run_strip(
                 lanes.multiply_row(work, D + r, work, (left + a + p, right + a + q), x)
                 if t_in:
                     lanes.multiply_row(work, T + r, work, (left + a + p, right + a + q), x)
-        elif code == STORE:
-            for r in range(rows):
-                lanes.copy_row(work, a + 1 + first + r, work, (D + r,), x)
-                if t_out:
-                    lanes.copy_row(work, b + 1 + first + r, work, (T + r,), x)
         elif code == PUSH:
             push(work, integers, coordinates + 2 * first, rows, pools[c], readers, shares, tensor, a, band, t_in)
         elif code == SUM and owned:
@@ -284,6 +290,8 @@ def run_strip(
                 lanes.add_row(sums, 2 * a, work, (D + r,), weight)
                 if t_in:
                     lanes.add_row(sums, 2 * a + 1, work, (T + r,), weight)
+        else:
+            run_plain(work, code, a, b, t_in, t_out, numbers[o], first, rows)
 
 
 @cache.kept(**OPTIONS)

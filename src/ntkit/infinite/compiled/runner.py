@@ -14,11 +14,11 @@ from ntkit.infinite.compiled.frames import triple
 from ntkit.infinite.compiled.lanes import LANES
 from ntkit.infinite.compiled.schedule import Schedule
 from ntkit.infinite.compiled.stage import Stage
-from ntkit.infinite.compiled.threads import available, run_jobs
+from ntkit.infinite.compiled.threads import available, parts, run_jobs
 from ntkit.infinite.placement import through_windows
 
 _GROUP_BYTES = 256 * 2**20  # tensors and sums of the tiles that are in work at once
-_TILES_AT_ONCE = 64  # of one job, where all of them go through a single slice
+TILES_AT_ONCE = 64  # of one job, where all of them go through a single slice
 _JOB_LISTS = 64  # that are remembered
 _EVERYWHERE = (-(2**40), 2**40)
 
@@ -176,19 +176,14 @@ class Runner:
         everything = np.column_stack([stage.slices, owned])
         places = np.arange(len(stage.slices))
         if stage.writes:
-            parts = self._bands(stage, 1 if tiles >= 2 * threads or threads == 1 else -(-4 * threads // tiles))
+            shares = self._bands(stage, 1 if tiles >= 2 * threads or threads == 1 else -(-4 * threads // tiles))
         else:
             chunks = min(len(places), 1 if tiles >= 4 * threads or threads == 1 else -(-8 * threads // tiles))
             # copies, for to numba every stretch of memory is a type of its own
-            parts = [(everything[k::chunks].copy(), places[k::chunks].copy(), _EVERYWHERE) for k in range(chunks)]
-        step = 1
-        if len(stage.slices) == 1:
-            step = min(_TILES_AT_ONCE, -(-tiles // (8 * threads)))
-        return [
-            Job(slice(t, min(t + step, tiles)), slices, where, band)
-            for t in range(0, tiles, step)
-            for slices, where, band in parts
-        ]
+            shares = [(everything[k::chunks].copy(), places[k::chunks].copy(), _EVERYWHERE) for k in range(chunks)]
+        single = len(stage.slices) == 1
+        steps = parts(tiles, TILES_AT_ONCE, threads) if single else [slice(t, t + 1) for t in range(tiles)]
+        return [Job(step, slices, where, band) for step in steps for slices, where, band in shares]
 
     def _bands(self, stage: Stage, wanted: int) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
         """Slices of every band of output offsets; a slice's share of the sums belongs to the first band that has it."""

@@ -66,9 +66,9 @@ def available() -> int:
     return max(1, min(torch.get_num_threads(), cores))
 
 
-def parts(n: int, most: int) -> list[slice]:
+def parts(n: int, most: int, threads: int) -> list[slice]:
     """Parts of n equal pieces of work, at most so many each: ever shorter ones, so that all threads end together."""
-    found, begin, threads = [], 0, available()
+    found, begin = [], 0
     while begin < n:
         found.append(slice(begin, begin + min(most, -(-(n - begin) // (2 * threads)))))
         begin = found[-1].stop
