@@ -47,6 +47,24 @@ def to_tensor(x: Any, name: str) -> Tensor:
     return tensor
 
 
+def to_tokens(x: Any, name: str) -> Tensor:
+    """`x`, which holds numbers of tokens, as a tensor of float64, which kernels are computed in.
+
+    Raises:
+        InvalidInput: `x` is no array of whole numbers.
+    """
+    if not isinstance(x, (Tensor, np.ndarray)) or isinstance(x, np.ma.MaskedArray):
+        raise InvalidInput(f"{name} must be a torch tensor or a numpy array of whole numbers, got {type(x).__name__}")
+    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x)) if x.dtype.kind in "iu" else None
+    if tensor is None or tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InvalidInput(
+            f"{name} must hold whole numbers, as the model embeds tokens, got dtype {x.dtype}; convert it with "
+            "x.long() or x.astype(np.int64)"
+        )
+    _check_dense(tensor, name)
+    return tensor.double()
+
+
 def _check_dense(tensor: Tensor, name: str) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # pyright: ignore[reportAttributeAccessIssue]
         raise InvalidInput(

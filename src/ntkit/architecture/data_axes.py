@@ -24,7 +24,7 @@ class DataAxes:
             return layout
         layout = replace(layout.shown_to(len(self.roles) + 1), open=False)
         axes = tuple(tuple(self._role(label) for label in axis) for axis in layout.axes)
-        return replace(layout, axes=axes, sizes=(None,) * (len(self.roles) - 1))
+        return replace(layout, axes=axes, sizes=(None,) * sum(role != CHANNEL for role in self.roles.values()))
 
     def say(self, layout: Layout, rank: int, channel_dim: int) -> None:
         """A layer reads a tensor of the data as one of `rank` axes with channels on `channel_dim`."""
@@ -38,12 +38,23 @@ class DataAxes:
         self.roles[_raw(channel[0])] = CHANNEL
         self.roles.update({_raw(label): number for number, label in enumerate(others)})
 
+    def say_tokens(self, layout: Layout) -> None:
+        """A layer reads the data as numbers of tokens, one a position."""
+        if self.roles or not _is_raw(layout):
+            return
+        layout = replace(layout.shown_to(2), open=False)
+        labels = [label for axis in layout.axes for label in axis if label != BATCH]
+        self.roles.update({_raw(label): number for number, label in enumerate(labels)})
+
     def grid(self) -> tuple[int | None, tuple[int, ...]]:
-        """(axis of the channels, axes of the positions in the order of the grid); (None, ()) for vectors."""
-        if len(self.roles) <= 1:
-            return None, ()
+        """(axis of the channels, axes of the positions in the order of the grid); (None, ()) for vectors.
+
+        Of tokens, which have no channels, (None, axes of the positions).
+        """
         place = {role: axis.number for axis, role in self.roles.items()}
-        return place[CHANNEL], tuple(place[number] for number in range(len(place) - 1))
+        channel = place.pop(CHANNEL, None)
+        positions = tuple(place[number] for number in range(len(place)))
+        return (channel if positions else None), positions
 
     def is_in_order(self, layout: Layout) -> bool:
         """Whether a tensor shows the axes of the data in the order in which they came."""

@@ -19,6 +19,7 @@ from ntkit.architecture import (
     read_norms,
     read_pools,
     read_resize,
+    read_sequences,
     read_shapes,
 )
 from ntkit.architecture.layout import DATA, LayoutError, Size
@@ -26,7 +27,7 @@ from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
 from ntkit.architecture.memory import Memory
 from ntkit.architecture.network import Network, Structure
 from ntkit.architecture.reader import Reader
-from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value, View
+from ntkit.architecture.recorded import REMEDY, Call, InPlace, MaskInput, Value, View
 from ntkit.architecture.remedies import remedy_for
 from ntkit.architecture.specs import Input
 from ntkit.errors import InvalidInput, UnsupportedLayer
@@ -38,6 +39,7 @@ _MODULES: dict[type[nn.Module], _READS] = {
     **read_norms.MODULES,
     **read_pools.MODULES,
     **read_resize.MODULES,
+    **read_sequences.MODULES,
     **read_shapes.MODULES,
 }
 _CALLS: dict[Any, _READS] = {
@@ -45,6 +47,7 @@ _CALLS: dict[Any, _READS] = {
     **read_norms.CALLS,
     **read_pools.CALLS,
     **read_resize.CALLS,
+    **read_sequences.CALLS,
     **read_shapes.CALLS,
     **read_concat.CALLS,
 }
@@ -70,6 +73,8 @@ class Dispatcher:
                 case "placeholder":
                     if not self.reader.nodes:
                         self._bind(node, Value(self.reader.add(Input(), (), ""), DATA))
+                    else:
+                        self._bind(node, _mask(node))
                 case "output":
                     return self.reader.network(*self._results(node.args[0]))
                 case "get_attr":
@@ -151,6 +156,15 @@ class Dispatcher:
                 "tensors is wanted; wrap the model in a module that returns what is to be studied"
             )
         return found, structure
+
+
+def _mask(node: fx.Node) -> MaskInput:
+    if not node.users:
+        raise UnsupportedLayer(
+            "the model's forward takes a mask that no layer uses; give it to ntkit.nn.SelfAttention, MaskedMean or "
+            "MaskedFill, or remove it"
+        )
+    return MaskInput()
 
 
 def _computes_with_size(call: Call) -> bool:

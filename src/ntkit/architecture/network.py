@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ntkit.architecture.specs import Spec, Weighted
+from ntkit.architecture.sequence_specs import MaskedFill, MaskedMean, SelfAttention
+from ntkit.architecture.specs import Input, Spec, Weighted
 
 Structure = Literal["tensor", "tuple", "list"] | tuple[Any, ...]
 
@@ -38,6 +39,17 @@ class Network:
     def weighted_paths(self) -> tuple[str, ...]:
         """Paths of the linear and convolution layers, in order."""
         return tuple(node.path for node in self.nodes if isinstance(node.spec, Weighted))
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether a layer reads which tokens are there."""
+        masked = (isinstance(node.spec, (MaskedMean, MaskedFill)) for node in self.nodes)
+        return any(masked) or any(isinstance(n.spec, SelfAttention) and n.spec.masked for n in self.nodes)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the data are whole numbers."""
+        return isinstance(self.nodes[0].spec, Input) and self.nodes[0].spec.holds_tokens
 
     @property
     def output_paths(self) -> tuple[str, ...]:

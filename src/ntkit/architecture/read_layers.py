@@ -59,15 +59,15 @@ def claim(reader: Reader, call: Call, *parameters: Tensor | None) -> None:
     reader.used.update({id(parameter): call.path for parameter in given})
 
 
-def _parameters(layer: nn.Linear | _ConvNd) -> dict[str, Any]:
+def scales_of(layer: Any, bias: Tensor | None) -> dict[str, Any]:
     """What every layer with weights states about them."""
-    own: Any = layer if isinstance(layer, _OWN) else None
+    own = type(layer).__module__.startswith("ntkit.nn.")
     return {
-        "bias": layer.bias is not None,
+        "bias": bias is not None,
         "trains_weight": layer.weight.requires_grad,
-        "trains_bias": layer.bias is not None and layer.bias.requires_grad,
-        "w_std": own.w_std if own else None,
-        "b_std": own.b_std if own else None,
+        "trains_bias": bias is not None and bias.requires_grad,
+        "w_std": layer.w_std if own else None,
+        "b_std": getattr(layer, "b_std", 0.0) if own else None,
         "parameterization": "ntk" if own else None,
     }
 
@@ -78,8 +78,7 @@ def _parameters(layer: nn.Linear | _ConvNd) -> dict[str, Any]:
 def _linear(reader: Reader, call: Call, layer: nn.Linear) -> Value:
     """Acts on the last axis: on the channels of every position alone, or on a whole flattened image."""
     value = call.x
-    rank = max(2, len(value.layout.axes))  # of data about which nothing else is known: (batch, features)
-    reader.data.say(value.layout, rank, rank - 1)
+    reader.say_last_axis(value)
     layout = reader.layout(value)
     merges_positions = _last_axis_is_flattened(layout)
     wanted = layer.in_features
@@ -89,7 +88,7 @@ def _linear(reader: Reader, call: Call, layer: nn.Linear) -> Value:
     else:
         reader.require_channels(value, wanted, f"{call.who} takes {wanted} features")
         index = reader.settle(value)
-    index = reader.add(Linear(wanted, layer.out_features, **_parameters(layer)), (index,), call.path)
+    index = reader.add(Linear(wanted, layer.out_features, **scales_of(layer, layer.bias)), (index,), call.path)
     axes = (*layout.axes[:-1], (CHANNEL,))
     return Value(index, Layout(axes, () if merges_positions else layout.sizes, layer.out_features))
 
@@ -118,7 +117,7 @@ def _convolution(reader: Reader, call: Call, layer: _ConvNd) -> Value:
     value, layout = reader.image(call, n_axes)
     reader.require_channels(value, layer.in_channels, f"{call.who} takes {layer.in_channels} channels")
     axes, layout = reader.windows(call, layout, _conv_axes(layer, call.who), ConvAxis(1))
-    spec = Conv(layer.in_channels, layer.out_channels, axes, layer.groups, **_parameters(layer))
+    spec = Conv(layer.in_channels, layer.out_channels, axes, layer.groups, **scales_of(layer, layer.bias))
     index = reader.add(spec, (reader.settle(value),), call.path)
     return Value(index, replace(layout, channels=layer.out_channels))
 

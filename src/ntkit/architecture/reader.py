@@ -30,11 +30,13 @@ class Reader:
     Args:
         model: what is read.
         prefix: what paths in it begin with that the user does not know.
+        rank: axes of the data where a linear layer is the first to read them, which acts on the last of any number.
     """
 
-    def __init__(self, model: nn.Module, prefix: str = ""):
+    def __init__(self, model: nn.Module, prefix: str = "", rank: int = 2):
         self.model = model
         self.prefix = prefix
+        self.rank, self.assumed_rank = rank, False
         self.nodes: list[Node] = []
         self.index: dict[tuple[Spec, tuple[int, ...]], int] = {}
         self.used: dict[int, str] = {}  # id of a parameter that a layer with a meaning uses -> the layer
@@ -114,6 +116,14 @@ class Reader:
         if wanted % known.number if known.labels else wanted != known.number:
             arriving = f"a multiple of {known.number}" if known.labels else str(known.number)
             raise InvalidInput(f"{who}, but {arriving} arrive; make the sizes agree")
+
+    def say_last_axis(self, value: Value) -> None:
+        """A layer reads the last axis of a tensor as its channels; of the data that number of axes may be assumed."""
+        layout = value.layout
+        if layout.open and not self.data.roles:
+            self.assumed_rank = True
+        rank = max(self.rank, len(layout.axes)) if layout.open else len(layout.axes)
+        self.data.say(layout, rank, rank - 1)
 
     def image(self, call: Call, n_axes: int) -> tuple[Value, Layout]:
         """The operand of a layer of torch over (batch, channels, n_axes axes of positions)."""

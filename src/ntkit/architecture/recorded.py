@@ -14,7 +14,7 @@ from ntkit.errors import UnsupportedLayer
 
 REMEDY = (
     "use a layer that ntkit supports (linear and convolution layers, elementwise activations, average pooling, "
-    "normalisation over channels, padding, interpolation, flatten, moves of axes, concatenation of channels, dropout, "
+    "normalisation over channels, ntkit.nn.SelfAttention, padding, interpolation, flatten, moves of axes, concatenation of channels, dropout, "
     "sums and products of branches), or ntkit.empirical_ntk, which takes any model"
 )
 REQUIRED = object()  # the default of an argument that must be given
@@ -35,6 +35,14 @@ class Value:
     layout: Layout
     expression: Operand = VARIABLE
     path: str = ""
+
+
+@dataclass(frozen=True)
+class MaskInput:
+    """The model's second input: which tokens are there."""
+
+    def __repr__(self) -> str:
+        return "the mask"
 
 
 @dataclass(frozen=True)

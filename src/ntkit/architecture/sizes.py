@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from ntkit.architecture.network import Network
+from ntkit.architecture.sequence_specs import Embedding, MaskedMean, PositionalEmbedding, SelfAttention
 from ntkit.architecture.specs import (
     Concat,
     Conv,
@@ -69,6 +70,10 @@ def sizes_of(network: Network, shape: tuple[int, ...], name: str = "x") -> tuple
 
 
 def _of_data(spec: Input, shape: tuple[int, ...], name: str, flattens: bool) -> Sizes:
+    if spec.holds_tokens:
+        if len(shape) != len(spec.position_axes) + 1:
+            raise InvalidInput(f"{name} has shape {shape}, but the model takes (n, tokens); reshape the data")
+        return Sizes(1, tuple(shape[axis] for axis in spec.position_axes))
     if spec.channel_axis is None:
         if len(shape) > 2 and not flattens:
             raise InvalidInput(
@@ -138,6 +143,34 @@ def _(spec: Conv, inputs: list[Sizes], who: str) -> Sizes:
 @after.register
 def _(spec: Pool, inputs: list[Sizes], who: str) -> Sizes:
     return Sizes(inputs[0].channels, _through(spec, inputs[0], who))
+
+
+@after.register
+def _(spec: Embedding, inputs: list[Sizes], who: str) -> Sizes:
+    return Sizes(spec.channels, inputs[0].grid)
+
+
+@after.register
+def _(spec: PositionalEmbedding, inputs: list[Sizes], who: str) -> Sizes:
+    grid = tuple(n for n in inputs[0].grid if n != 1)
+    if math.prod(grid) != math.prod(spec.positions):
+        raise InvalidInput(
+            f"{who} has vectors for {spec.positions} positions, but {inputs[0].grid} arrive; make the sizes agree"
+        )
+    return Sizes(spec.channels, inputs[0].grid)
+
+
+@after.register
+def _(spec: SelfAttention, inputs: list[Sizes], who: str) -> Sizes:
+    _require_channels(inputs[0], spec.in_channels, who)
+    _require_channels(inputs[1], spec.key_in_channels, who)
+    _require_one_grid(inputs, who)
+    return Sizes(spec.out_channels, inputs[0].grid)
+
+
+@after.register
+def _(spec: MaskedMean, inputs: list[Sizes], who: str) -> Sizes:
+    return Sizes(inputs[0].channels)
 
 
 @after.register

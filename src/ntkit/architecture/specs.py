@@ -36,7 +36,7 @@ class Input(Spec):
 
     Args:
         channel_axis: the axis that holds the channels, batch axis counted (1 in (n, c, h, w)); None for vectors, or
-            data that are flattened before anything else reads them.
+            data that are flattened before anything else reads them, or numbers of tokens.
         position_axes: the axes of positions, in the order in which layers see them.
         channels: how many, None where no layer states it.
     """
@@ -44,6 +44,11 @@ class Input(Spec):
     channel_axis: int | None = None
     position_axes: tuple[int, ...] = ()
     channels: int | None = None
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether the data are whole numbers, one a position."""
+        return self.channel_axis is None and len(self.position_axes) > 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class Weighted(Spec):
     def fan_in(self) -> int:
         """Weights that meet in one output value, also at zero-padded edges."""
         raise NotImplementedError
+
+    @property
+    def default_std(self) -> float:
+        """w_std of torch's default draw, which is U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)."""
+        return 1 / math.sqrt(3)
 
     @property
     def is_unique(self) -> bool:

@@ -24,7 +24,7 @@ from ntkit.architecture.lowering import elementwise_op
 from ntkit.architecture.network import Network
 from ntkit.architecture.read_layers import is_weighted
 from ntkit.architecture.reader import Reader
-from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 
 # torch's layers that wait for a rule of their own; named, so that the error can say what they are
 _LEAF_PREFIXES = ("torch.nn.", "torch.ao.nn.", "ntkit.nn.")
@@ -147,6 +147,13 @@ class _Whole(nn.Module):
         return self.model(x)
 
 
+class _WholeWithMask(_Whole):
+    """The same of a model whose forward takes a mask as well."""
+
+    def forward(self, x: Any, mask: Any) -> Any:
+        return self.model(x, mask=mask)
+
+
 def trace(model: nn.Module) -> Network:
     """The network that `model` computes, as data.
 
@@ -171,11 +178,33 @@ def trace(model: nn.Module) -> Network:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     _require_untouched(model)
-    root = _Whole(model)
-    reader = Reader(root, prefix="model")
-    network = Dispatcher(reader).run(_record(root))
-    _prove_complete(root, reader)
-    return network
+    root = _WholeWithMask(model) if takes_mask(model) else _Whole(model)
+    return _read(root, _record(root))
+
+
+def _read(root: _Whole, record: fx.Graph) -> Network:
+    """The network that a record says.
+
+    A linear layer takes vectors and sequences alike. Where nothing else tells what the data are, they are vectors, or
+    else what makes sense of the whole model; if nothing does, the reading that came furthest has the error.
+    """
+    failed: dict[int, NtkitError] = {}  # nodes that were read -> why no more
+    for rank in (2, 3, 4):
+        dispatcher = Dispatcher(Reader(root, prefix="model", rank=rank))
+        try:
+            network = dispatcher.run(record)
+            _prove_complete(root, dispatcher.reader)
+            return network
+        except NtkitError as error:
+            failed.setdefault(len(dispatcher.values), error)
+        if not dispatcher.reader.assumed_rank:
+            break
+    raise failed[max(failed)]
+
+
+def takes_mask(model: nn.Module) -> bool:
+    """Whether the second input of the model's forward is named `mask`."""
+    return list(inspect.signature(model.forward).parameters)[1:2] == ["mask"] and not _is_torch_layer(model)
 
 
 def _record(root: _Whole) -> fx.Graph:
@@ -185,9 +214,10 @@ def _record(root: _Whole) -> fx.Graph:
         for p in inspect.signature(root.model.forward).parameters.values()
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    if len(required) > 1:
+    if len(required) > 1 and required[1:] != ["mask"]:
         raise InvalidInput(
-            f"the model's forward must take one input, got {', '.join(required)}; wrap it in a module that takes one"
+            f"the model's forward must take one input, or one and a mask, got {', '.join(required)}; wrap it in a module "
+            "that takes these"
         )
     try:
         # the caller's own no_grad or inference_mode is none of the model's

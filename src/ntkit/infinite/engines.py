@@ -48,6 +48,8 @@ def _obstacle(placement: Placement, tolerance: float, data: tuple[torch.Tensor, 
             return f"the dual of {op.activation.name} at '{op.path}' is found by quadrature"
         if isinstance(op, ops.Multiply):
             return "the model multiplies two branches"
+        if isinstance(op, (ops.Mix, ops.MaskedFill, ops.EmbedTokens, ops.EmbedPositions)):
+            return "the model has attention, embeddings or a mask"
         if isinstance(op, ops.Mask):
             return "the model has dropout in training mode"
         own = (isinstance(op, ops.ScaleAndShift) and not op.shared) or (isinstance(op, ops.Dual) and op.scale == "own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Kernels:
 @np.errstate(under="ignore")  # whatever the caller's setting: what is too small for a double is 0
 def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], given: inputs.Request) -> list[Kernels]:
     """The kernels of every output; what is not wanted is None."""
+    x1, mask1 = inputs.without_mask(kernel.network, x1, "x1")
+    x2, mask2 = inputs.without_mask(kernel.network, x2, "x2")
     one = inputs.samples(kernel.network, x1, "x1")
     two = None
     if x2 is not None:
@@ -50,6 +53,10 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
         inputs.check_no_gradients({"x1": one} if two is None else {"x1": one, "x2": two})
     inputs.check_on_tile(given.on_tile)
     placement = _placed(kernel, tuple(one.shape[1:]))
+    masks = (
+        inputs.mask_of(mask1, one, placement, "x1"),
+        None if two is None else inputs.mask_of(mask2, two, placement, "x2"),
+    )
     engine = chosen(given.engine, placement, kernel.tolerance, one, *([] if two is None else [two]))
     shape = (len(one), len(one if two is None else two))
     dtype = given.dtype(one)
@@ -66,7 +73,7 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
         "use fewer samples, write into a memory-mapped array with out=, or compute it in blocks "
         "kernel.ntk(x1[i:j], x2)",
     )
-    run = _compiled if engine == "numba" else _with_torch
+    run = _compiled if engine == "numba" else partial(_with_torch, masks=masks)
     results = run(kernel, placement, one, two, wanted, dtype, targets, given)
     if targets:
         return [Kernels(*(targets[k].get(kind) for kind in ("nngp", "ntk"))) for k in range(outputs)]
@@ -76,8 +83,10 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
 @np.errstate(under="ignore")
 def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kernels]:
     """Both kernels of every sample with itself, for every output."""
+    x, given_mask = inputs.without_mask(kernel.network, x, "x")
     samples = inputs.samples(kernel.network, x, "x")
     placement = _placed(kernel, tuple(samples.shape[1:]))
+    mask = inputs.mask_of(given_mask, samples, placement, "x")
     dtype = given.dtype(samples)
     if chosen(given.engine, placement, kernel.tolerance, samples) == "numba":
         arithmetic = inputs.arithmetic([samples], _has_positions(placement))
@@ -86,7 +95,7 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
     else:
         interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
-        pairs = interpreter.diagonal(samples.double(), True, True)
+        pairs = interpreter.diagonal(samples.double(), True, True, mask)
     converted = [[k.to(dtype) for k in pair if k is not None] for pair in pairs]
     for result in (k for pair in converted for k in pair):
         inputs.require_finite(result)
@@ -181,13 +190,13 @@ def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> lis
 
 
 def _with_torch(
-    kernel, placement, one, two, wanted, dtype, targets, given
+    kernel, placement, one, two, wanted, dtype, targets, given, masks
 ) -> list[tuple[Tensor | None, Tensor | None]]:
     interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
-    if _has_positions(placement):
+    if _has_positions(placement) and not kernel.network.takes_tokens:
         inputs.check_image_scales([one] if two is None else [one, two])
     second = None if two is None else two.double()
-    pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted)
+    pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted, masks)
     results = [tuple(None if k is None else k.to(dtype) for k in pair) for pair in pairs]
     for result in (k for pair in results for k in pair if k is not None):
         inputs.require_finite(result)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkit._arrays import to_tensor
+from ntkit._arrays import to_tensor, to_tokens
 from ntkit.architecture import Network, sizes_of
 from ntkit.errors import InvalidInput
-from ntkit.infinite.program import Normalize
+from ntkit.infinite import program as ops
+from ntkit.infinite.placement import Placement
 
 _LEAST, _MOST = 1e-12, 1e12  # root mean squares whose squares, and what layers make of them, float32 holds well
 _UNEVEN, _HOPELESS = 30, 1e8  # times as long as another an image may be in float32, and at all
@@ -49,13 +50,62 @@ class Request:
         raise InvalidInput(f"out_dtype must be float32 or float64 of torch or numpy, got {self.out_dtype!r}")
 
 
+def without_mask(network: Network, x: Any, name: str) -> tuple[Any, Any]:
+    """(samples, which tokens of them are there) of what a model with a mask takes; None where all are.
+
+    Raises:
+        InvalidInput: a mask is given to a model that takes none, or something else than a pair.
+    """
+    if not isinstance(x, (tuple, list)):
+        return x, None
+    if not network.takes_mask:
+        raise InvalidInput(f"{name} must be an array of samples, got a {type(x).__name__}; the model takes no mask")
+    if len(x) != 2:
+        raise InvalidInput(f"{name} must be an array, or a pair of an array and its mask, got {len(x)} things")
+    return x[0], x[1]
+
+
+def mask_of(mask: Any, x: Tensor, placement: Placement, name: str) -> Tensor | None:
+    """Which tokens of samples x are there, in the order of the grid; None where the model takes no mask.
+
+    Raises:
+        InvalidInput: it is no array of True and False for every token, or a sample has no token at all.
+    """
+    masked = (ops.MaskedMean, ops.MaskedFill)
+    reads = [op.source for op in placement.program.instructions if isinstance(op, masked)]
+    reads += [op.keys for op in placement.program.instructions if isinstance(op, ops.Attend) and op.masked]
+    tokens = {placement.positions(register) for register in reads}
+    if not tokens:
+        return None
+    if len(tokens) > 1:
+        raise InvalidInput(f"the model masks values of {sorted(tokens)} tokens, and there is one mask; make them agree")
+    (number,) = tokens
+    if mask is None:
+        return torch.ones(len(x), number, dtype=torch.bool, device=x.device)
+    tensor = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
+        got = tensor.dtype if isinstance(tensor, Tensor) else type(mask).__name__
+        raise InvalidInput(f"the mask of {name} must be an array of bool, True where a token is there, got {got}")
+    if len(tensor) != len(x) or tensor.flatten(1).shape[1] != number:
+        raise InvalidInput(
+            f"the mask of {name} must have {number} tokens for each of {len(x)} samples, got shape {tuple(tensor.shape)}"
+        )
+    if tensor.device != x.device:
+        raise InvalidInput(f"{name} is on {x.device} and its mask on {tensor.device}; move one of them")
+    tensor = tensor.flatten(1)
+    if not bool(tensor.any(1).all()):
+        first = int((~tensor.any(1)).nonzero()[0])
+        raise InvalidInput(f"every sample must have a token, but the mask of {name} leaves none of sample {first}")
+    return tensor
+
+
 def samples(network: Network, x: Any, name: str) -> Tensor:
     """`x` as a tensor of samples that the model takes.
 
     Raises:
         InvalidInput: no samples, no features, or a shape that the model does not take.
     """
-    tensor = to_tensor(x, name)
+    tensor = to_tokens(x, name) if network.takes_tokens else to_tensor(x, name)
     if tensor.ndim < 2 or len(tensor) == 0 or tensor[0].numel() == 0:
         raise InvalidInput(
             f"{name} must hold at least one sample of at least one feature, got shape {tuple(tensor.shape)}"
@@ -160,7 +210,7 @@ def require_finite(results: np.ndarray | Tensor, computed_in: Any = None) -> Non
         )
 
 
-def require_norms(norms: np.ndarray | Tensor, op: Normalize) -> None:
+def require_norms(norms: np.ndarray | Tensor, op: ops.Normalize) -> None:
     """Raise `InvalidInput` where a normalisation layer would divide by 0."""
     if bool((norms == 0).any()):
         raise InvalidInput(

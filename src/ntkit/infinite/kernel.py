@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from ntkit._arrays import Array
@@ -22,6 +22,7 @@ from ntkit.infinite.program import Program
 from ntkit.infinite.rules import compile_network
 from ntkit.infinite.scales import Scale, rescaled, with_scales
 
+Samples = Float[Array, "n *sample"] | Int[Array, "n *tokens"] | tuple[Array, Bool[Array, "n *tokens"]]
 OnTile = Callable[[slice, slice], None]
 
 
@@ -36,7 +37,7 @@ class InfiniteKernel:
 
     Args:
         model: linear and convolution layers, elementwise activations, average pooling, LayerNorm, GroupNorm and
-            RMSNorm, padding, interpolation, flatten, concatenation of channels, dropout, residual sums and products
+            RMSNorm, embeddings and ntkit.nn.SelfAttention, padding, interpolation, flatten, concatenation of channels, dropout, residual sums and products
             of independent branches, in any nesting. Dropout in training mode enters the kernel: samples of equal
             values have equal masks, others masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
@@ -123,8 +124,8 @@ class InfiniteKernel:
 
     def __call__(
         self,
-        x1: Float[Array, "n *sample"],
-        x2: Float[Array, "m *sample"] | None = None,
+        x1: Samples,
+        x2: Samples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,
@@ -134,7 +135,9 @@ class InfiniteKernel:
         """Both kernels.
 
         Args:
-            x1: samples as the model takes them, (n, features), (n, channels, height, width), …, float32 or float64.
+            x1: samples as the model takes them, (n, features), (n, channels, height, width), (n, tokens, channels), …,
+                float32 or float64; (n, tokens) whole numbers where the model embeds tokens; a pair of samples and mask
+                (n, tokens), True where a token is there, where its forward takes a mask.
             x2: other samples; None for x1 with itself, which costs half.
             engine: "numba" (compiled, all cores), "torch" (any device, gradients, float64), or "auto".
             out_dtype: of the results, a dtype of x1's library; None for x1's own. float64 keeps what float32
@@ -155,8 +158,8 @@ class InfiniteKernel:
 
     def ntk(
         self,
-        x1: Float[Array, "n *sample"],
-        x2: Float[Array, "m *sample"] | None = None,
+        x1: Samples,
+        x2: Samples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,
@@ -169,8 +172,8 @@ class InfiniteKernel:
 
     def nngp(
         self,
-        x1: Float[Array, "n *sample"],
-        x2: Float[Array, "m *sample"] | None = None,
+        x1: Samples,
+        x2: Samples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,
@@ -181,7 +184,7 @@ class InfiniteKernel:
         given = inputs.Request(engine, out_dtype, out, on_tile)
         return self.network.arrange([k.nngp for k in matrices(self, x1, x2, ("nngp",), given)])
 
-    def diagonal(self, x: Float[Array, "n *sample"], *, engine: Engine = "auto", out_dtype: Any = None) -> Any:
+    def diagonal(self, x: Samples, *, engine: Engine = "auto", out_dtype: Any = None) -> Any:
         """Both kernels of each sample with itself, (n,)."""
         given = inputs.Request(engine, out_dtype, None, None)
         return self.network.arrange(diagonal(self, x, given))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ntkit.errors import InvalidInput
-from ntkit.infinite.program import Instruction, Pool, Program, Read, Trace, Window
+from ntkit.infinite.program import EmbedTokens, Instruction, MaskedMean, Mix, Pool, Program, Read, Trace, Window
 
 Grid = tuple[int, ...]
 Offsets = tuple[Bool[np.ndarray, "_"], ...]  # one mask an axis; entry δ + n − 1 says whether the offset δ is needed
@@ -90,7 +90,7 @@ def only_offset_zero(grid: Grid) -> Offsets:
 
 def _grid(op: Instruction, grids: list[Grid], sample: tuple[int, ...]) -> Grid:
     match op:
-        case Read():
+        case Read() | EmbedTokens():
             return tuple(sample[axis - 1] for axis in op.position_axes)
         case Window() | Pool():
             source = grids[op.source]
@@ -99,7 +99,7 @@ def _grid(op: Instruction, grids: list[Grid], sample: tuple[int, ...]) -> Grid:
                     f"a layer over {len(op.axes)} axes of positions meets values with {len(source)}; make them agree"
                 )
             return tuple(axis.size(n) for axis, n in zip(op.axes, source, strict=True))
-        case Trace():
+        case Trace() | MaskedMean():
             return ()
         case _:
             found = {grids[source] for source in op.sources}
@@ -118,6 +118,8 @@ def _needed_of_source(op: Instruction, need: Offsets, grid: Grid) -> Offsets:
     match op:
         case Trace():
             return only_offset_zero(grid)
+        case Mix():
+            return tuple(np.ones(2 * n - 1, dtype=bool) for n in grid)
         case Window():
             return tuple(
                 _through_taps(axis.taps(n), mask, n) for axis, mask, n in zip(op.axes, need, grid, strict=True)

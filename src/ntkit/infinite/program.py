@@ -189,6 +189,87 @@ class Pool(OfOne):
 
 
 @dataclass(frozen=True)
+class Mix(OfOne):
+    """Sums over positions with weights W of each sample's own: K'[P, P'] = Σ_p Σ_p' W_x[P, p] W_x'[P', p'] K[p, p']."""
+
+
+@dataclass(frozen=True)
+class Attend(Mix):
+    """Weights of attention: W[P, p] = mechanism(score_scale · K_y[P, p]) with the covariance of y within each sample.
+
+    Training moves the keys by so little that W stays, so T is mixed like K.
+
+    Args:
+        source: register of x, which the values are made of.
+        keys: register of y, which keys and queries are made of.
+        mechanism: a name in ntkit.nn.mechanisms.
+        score_scale: factor on the scores.
+        masked: whether tokens that are not there have no weight.
+    """
+
+    keys: int
+    mechanism: str
+    score_scale: float
+    masked: bool
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The registers of x and y."""
+        return self.source, self.keys
+
+    def renumbered(self, new: Mapping[int, int]) -> Instruction:
+        """The instruction with registers {old: new}."""
+        return replace(self, source=new[self.source], keys=new[self.keys])
+
+
+@dataclass(frozen=True)
+class MaskedMean(Mix):
+    """The mean over the tokens that are there; the result is a vector's."""
+
+
+@dataclass(frozen=True)
+class MaskedFill(OfOne):
+    """0 at tokens that are not there: s and T are 0 where either is not, D is the other's q."""
+
+
+@dataclass(frozen=True)
+class EmbedTokens(Instruction):
+    """A random vector a token of the data: s = w and T = rate where the tokens are equal, else D = 2 w.
+
+    Args:
+        position_axes: the axes of positions of the data.
+        vocabulary: tokens are below this.
+        padding: the token whose vector is 0; None for none.
+        weight_variance: w.
+        weight_rate: how fast trained vectors move, 0 where they do not.
+        path: where it stands in the model, for errors.
+    """
+
+    position_axes: tuple[int, ...]
+    vocabulary: int
+    padding: int | None
+    weight_variance: float
+    weight_rate: float
+    path: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class EmbedPositions(OfOne):
+    """A random vector a position, the same for all samples: s = w R[p, p'], D = 2 w (1 − R[p, p']), T = rate R[p, p'].
+
+    Args:
+        source: a register with the positions; its values are not read.
+        correlation_length: ℓ in R[p, p'] = exp(−|p − p'|²/(2 ℓ²)); 0 for R = 1 at equal positions and 0 elsewhere.
+        weight_variance: w.
+        weight_rate: how fast trained vectors move, 0 where they do not.
+    """
+
+    correlation_length: float
+    weight_variance: float
+    weight_rate: float
+
+
+@dataclass(frozen=True)
 class Trace(OfOne):
     """The mean over the positions that two flattened images share: K' = 1/P Σ_p K[p, p]; the result is a vector's."""
 
@@ -272,6 +353,7 @@ class Program:
         found: list[bool] = []
         for op in self.instructions:
             own = isinstance(op, Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
+            own = own or (isinstance(op, (EmbedTokens, EmbedPositions)) and op.weight_rate != 0)
             own = own or isinstance(op, ScaleAndShift) or (isinstance(op, Dual) and op.scale is not None)
             found.append(wanted and (own or any(found[source] for source in op.sources)))
         return found

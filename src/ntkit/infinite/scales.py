@@ -44,11 +44,10 @@ def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameteri
     spec = node.spec
     if not isinstance(spec, Weighted) or spec.parameterization is not None:
         return node
-    # torch draws weights and biases from U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)
-    weight = _lookup("w_std", w_std, node, torch_default=1 / math.sqrt(3))
+    weight = _lookup("w_std", w_std, node, torch_default=spec.default_std)
     bias = 0.0
     if spec.bias:
-        bias = _lookup("b_std", b_std, node, torch_default=1 / math.sqrt(3 * spec.fan_in))
+        bias = _lookup("b_std", b_std, node, torch_default=spec.default_std / math.sqrt(spec.fan_in))
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ntkit._memory import require_bytes
@@ -18,13 +18,16 @@ from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite.placement import Placement
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side
-from ntkit.infinite.torch_steps import moments, pair_step, pooled
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
+from ntkit.infinite import torch_sequences  # registers its steps  # noqa: F401
+from ntkit.infinite.torch_steps import moments, pair_step, within
 
 _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache
 _ITSELF_ENTRIES = 4 * 1024 * 1024  # of samples with themselves, whose arrays are kept from pool to pool
 _ARRAYS = 12  # of one register's size, alive at the same time
 _ARRAYS_KEPT = 4  # by the graph, of each register, where gradients are wanted
+
+_MIXING = (ops.Pool, ops.Mix)  # they need the pairs of each sample with itself
 
 Result = tuple[Tensor | None, Tensor | None]
 
@@ -53,46 +56,49 @@ class TorchInterpreter:
         self.entries = [
             placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
         ]
-        self.before_pools = _ancestors_of_pools(program)
+        self.before_mixing = _ancestors_of_mixing(program)
 
     # ---- samples -----------------------------------------------------------------------------------------------
 
-    def side(self, x: Float[Tensor, "n *sample"]) -> Side:
+    def side(self, x: Float[Tensor, "n *sample"], mask: Bool[Tensor, "n p"] | None = None) -> Side:
         """Second moments of every register for one side."""
-        side = Side(x, self._identity(x))
+        side = Side(x, self._identity(x, mask), mask=mask)
         groups = self._groups(x)
         kept: dict[int, Register] = {}  # pairs of all samples with themselves, where they are few enough
         for i, op in enumerate(self.program.instructions):
-            spread = None
-            if isinstance(op, ops.Pool):
-                parts = [self._spread(i, op, side[rows], kept if len(groups) == 1 else {}) for rows in groups]
-                spread = torch.cat(parts)
-            side = Side(x, side.identity, (*side.registers, self._moments(op, side, self.places[i], spread)))
+            found = None
+            if isinstance(op, _MIXING):
+                parts = [self._within(i, op, side[rows], kept if len(groups) == 1 else {}) for rows in groups]
+                found = Within.together(parts)
+            side = side.with_register(self._moments(op, side, self.places[i], found))
         return side
 
-    def _identity(self, x: Tensor) -> Int[Tensor, "n"]:
+    def _identity(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "n"]:
         """Equal numbers for equal samples: pools set their distance to exactly 0, dropout masks them alike."""
-        if not self.before_pools and not any(isinstance(op, ops.Mask) for op in self.program.instructions):
+        if not self.before_mixing and not any(isinstance(op, ops.Mask) for op in self.program.instructions):
             return torch.arange(len(x), device=x.device)
-        return torch.unique(x.detach().flatten(1), dim=0, return_inverse=True)[1]
+        values = x.detach().flatten(1)
+        if mask is not None:
+            values = torch.cat([values, mask.to(values)], dim=1)
+        return torch.unique(values, dim=0, return_inverse=True)[1]
 
     def _groups(self, x: Tensor) -> list[slice]:
         """Samples whose pairs with themselves are computed together; all of them where gradients are wanted."""
         at_once = len(x) if x.requires_grad else max(1, _ITSELF_ENTRIES // max(self.entries))
         return [slice(i, min(i + at_once, len(x))) for i in range(0, len(x), at_once)]
 
-    def _spread(self, i: int, op: ops.Pool, side: Side, registers: dict[int, Register]) -> Float[Tensor, "n p"]:
-        """½ Σ W[P, p] W[P, p'] D[p, p'] of each sample with itself."""
+    def _within(self, i: int, op: ops.Instruction, side: Side, registers: dict[int, Register]) -> Within:
+        """What instruction i takes from each sample's pairs with itself."""
         done = max(registers, default=-1)
-        self._run(Pairing(side, None), [j for j in self.before_pools if done < j < i], registers, False)
-        return pooled(op, self.places[i], registers[op.source]).laid_out(True).distance[:, :, 0] / 2
+        self._run(Pairing(side, None), [j for j in self.before_mixing if done < j < i], registers, False)
+        return within(op, side, self.places[i], registers)
 
     @staticmethod
-    def _moments(op: ops.Instruction, side: Side, place: Place, spread: Tensor | None) -> Moments:
+    def _moments(op: ops.Instruction, side: Side, place: Place, found: Within | None) -> Moments:
         if not isinstance(op, ops.Dual):
-            return moments(op, side, place, spread)
+            return moments(op, side, place, found)
         try:
-            result = moments(op, side, place, spread)
+            result = moments(op, side, place, found)
         except NtkitError as error:
             raise type(error)(f"at '{op.path}': {error}") from None
         if not bool(torch.isfinite(result.second).all()):
@@ -128,12 +134,14 @@ class TorchInterpreter:
         x2: Float[Tensor, "m *sample"] | None,
         want_nngp: bool,
         want_ntk: bool,
+        masks: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> list[Result]:
         """(nngp, ntk) of each output, each (n, m) or None where not wanted.
 
         Args:
             x1: samples as the model takes them.
             x2: other samples; None for x1 with itself.
+            masks: which tokens of both are there, where the model takes a mask.
             want_nngp: whether to give the nngp.
             want_ntk: whether to compute the tangent kernel.
 
@@ -143,7 +151,10 @@ class TorchInterpreter:
         n, m = len(x1), len(x1 if x2 is None else x2)
         with_slopes = x1.requires_grad or (x2 is not None and x2.requires_grad)
         self._require_memory(n * m if with_slopes else 1, with_slopes, x1.element_size())
-        both = self.side(x1 if x2 is None else torch.cat([x1, x2]))  # one call: sides of pairs share their tables
+        mask = masks[0]
+        if x2 is not None and mask is not None and masks[1] is not None:
+            mask = torch.cat([mask, masks[1]])
+        both = self.side(x1 if x2 is None else torch.cat([x1, x2]), mask)  # one call: sides of pairs share their tables
         left, right = both[slice(0, n)], both if x2 is None else both[slice(n, n + m)]
         if with_slopes:
             whole = self.pairs(Pairing(left, right), want_ntk)
@@ -155,10 +166,12 @@ class TorchInterpreter:
                 _store(result, part, rows, columns, x2 is None)
         return results
 
-    def diagonal(self, x: Float[Tensor, "n *sample"], want_nngp: bool, want_ntk: bool) -> list[Result]:
+    def diagonal(
+        self, x: Float[Tensor, "n *sample"], want_nngp: bool, want_ntk: bool, mask: Tensor | None = None
+    ) -> list[Result]:
         """(nngp, ntk) of each sample with itself, each (n,) or None, for each output."""
         self._require_memory(len(x) if x.requires_grad else 1, x.requires_grad, x.element_size())
-        side = self.side(x)
+        side = self.side(x, mask)
         parts = [self.pairs(Pairing(side[rows], None), want_ntk) for rows in self._groups(x)]
         results: list[Result] = []
         for k in range(len(self.program.outputs)):
@@ -181,12 +194,12 @@ class TorchInterpreter:
         )
 
 
-def _ancestors_of_pools(program: ops.Program) -> list[int]:
-    """Instructions that a pool depends on, in order."""
+def _ancestors_of_mixing(program: ops.Program) -> list[int]:
+    """Instructions that a pool or an attention depends on, in order."""
     found: set[int] = set()
     for i in range(len(program.instructions) - 1, -1, -1):
         op = program.instructions[i]
-        if i in found or isinstance(op, ops.Pool):
+        if i in found or isinstance(op, _MIXING):
             found.update(op.sources)
     return sorted(found)
 

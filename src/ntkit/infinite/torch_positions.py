@@ -149,7 +149,7 @@ def pool_weights(axes: tuple[PoolAxis, ...], grid: Grid, like: Tensor) -> Float[
 
 def pool_distance(
     summed: Float[Tensor, "n q *rest"],
-    weights: Float[Tensor, "1 q"],
+    weights: tuple[Float[Tensor, "_ q 1"], Float[Tensor, "_ q m"]],
     means: tuple[Float[Tensor, "n q 1"], Float[Tensor, "k q m"]],
     spreads: tuple[Float[Tensor, "n q 1"], Float[Tensor, "k q m"]],
     same: Bool[Tensor, "n m"],
@@ -161,18 +161,15 @@ def pool_distance(
 
     Args:
         summed: Σ Σ W[P, p] W[Q, p'] D[p, p'].
-        weights: A.
+        weights: A of both sides.
         means: m of both sides.
         spreads: r of both sides.
         same: which samples are equal; at equal positions their distance is exactly 0.
     """
-    r1, r2 = across(*spreads, summed)
-    distance = summed - r1 - r2
+    (r1, r2), (a1, a2), (m1, m2) = (across(*both, summed) for both in (spreads, weights, means))
+    distance = summed - r1 - r2 + (a1 - a2) * (m1 - m2)
     if summed.ndim == 3:
         return distance.clamp(min=0).masked_fill(same[:, None], 0.0)
-    a1, a2 = across(weights[..., None], weights[..., None], summed)
-    m1, m2 = across(*means, summed)
-    distance = distance + (a1 - a2) * (m1 - m2)
     equal = torch.eye(summed.shape[1], dtype=torch.bool, device=same.device)[None, :, None]
     return distance.clamp(min=0).masked_fill(same[:, None, :, None] & equal, 0.0)
 

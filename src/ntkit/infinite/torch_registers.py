@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -22,7 +23,8 @@ class Moments:
         second: second moments.
         mean: means, where sums may read them: of activations and of what is pooled from them.
         tables: what a dual needs of each sample and position, (n·p).
-        spread: of pools, half the mean squared distance within each window.
+        spread: of pools and of what else mixes positions, half the mean squared distance within each window.
+        weights: of what mixes positions with weights of each sample's own, these weights.
         data: of the data, their values.
         norm: of normalisation layers, what they divide by.
     """
@@ -33,13 +35,14 @@ class Moments:
     spread: Float[Tensor, "n p"] | None = None
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
+    weights: Float[Tensor, "n q p"] | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
-        optional = (self.mean, self.spread, self.data, self.norm)
-        mean, spread, data, norm = (None if t is None else t[rows] for t in optional)
+        optional = (self.mean, self.spread, self.data, self.norm, self.weights)
+        mean, spread, data, norm, weights = (None if t is None else t[rows] for t in optional)
         p = self.second.shape[1]
         tables = None if self.tables is None else self.tables[slice(rows.start * p, rows.stop * p)]
-        return Moments(self.second[rows], mean, tables, spread, data, norm)
+        return Moments(self.second[rows], mean, tables, spread, data, norm, weights)
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,21 @@ class Side:
         x: the data.
         identity: equal numbers for equal samples.
         registers: moments of every register, as far as they are known.
+        mask: which tokens are there; None where the model takes no mask.
     """
 
     x: Float[Tensor, "n *sample"]
     identity: Int[Tensor, "n"]
     registers: tuple[Moments, ...] = ()
+    mask: Bool[Tensor, "n p"] | None = None
 
     def __getitem__(self, rows: slice) -> Side:
-        return Side(self.x[rows], self.identity[rows], tuple(r[rows] for r in self.registers))
+        mask = None if self.mask is None else self.mask[rows]
+        return Side(self.x[rows], self.identity[rows], tuple(r[rows] for r in self.registers), mask)
+
+    def with_register(self, moments: Moments) -> Side:
+        """The side with one more register."""
+        return replace(self, registers=(*self.registers, moments))
 
 
 @dataclass(frozen=True)
@@ -81,25 +91,39 @@ class Pairing:
 
     def second(self, register: int) -> tuple[Tensor, Tensor]:
         """Second moments of both sides, to broadcast over equal positions."""
-        return self._sides(*(side.registers[register].second for side in self._both))
+        return self.across(*(side.registers[register].second for side in self.sides))
 
     def means(self, register: int) -> tuple[Tensor, Tensor]:
         """Means of both sides."""
-        return self._sides(*(mean_of(side, register) for side in self._both))
+        return self.across(*(mean_of(side, register) for side in self.sides))
 
     def spreads(self, register: int) -> tuple[Tensor, Tensor]:
         """Spreads of both sides."""
-        one, two = (side.registers[register].spread for side in self._both)
+        one, two = (side.registers[register].spread for side in self.sides)
         assert one is not None
         assert two is not None
-        return self._sides(one, two)
+        return self.across(one, two)
 
     def norms(self, register: int) -> tuple[Tensor, Tensor]:
         """What a normalisation layer divides both sides by."""
-        one, two = (side.registers[register].norm for side in self._both)
+        one, two = (side.registers[register].norm for side in self.sides)
         assert one is not None
         assert two is not None
-        return self._sides(one, two)
+        return self.across(one, two)
+
+    def kept(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens of both sides are there, as 0 and 1."""
+        one, two = (side.mask for side in self.sides)
+        assert one is not None
+        assert two is not None
+        return self.across(one.to(like), two.to(like))
+
+    def weights(self, register: int) -> tuple[Tensor, Tensor]:
+        """Weights of each sample's own with which both sides mix positions."""
+        one, two = (side.registers[register].weights for side in self.sides)
+        assert one is not None
+        assert two is not None
+        return one, two
 
     def covariance(self, register: int, distance: Tensor) -> Tensor:
         """s = (q + q' − D)/2."""
@@ -107,10 +131,12 @@ class Pairing:
         return (q1 + q2 - distance) / 2
 
     @property
-    def _both(self) -> tuple[Side, Side]:
+    def sides(self) -> tuple[Side, Side]:
+        """Both, also where they are one."""
         return self.left, self.left if self.right is None else self.right
 
-    def _sides(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    def across(self, one: Float[Tensor, "n p"], two: Float[Tensor, "m p"]) -> tuple[Tensor, Tensor]:
+        """Values of both sides, to broadcast over equal positions."""
         return one[..., None], two[..., None] if self.right is None else two.T[None]
 
 
@@ -125,6 +151,25 @@ class Register:
         """The register at equal positions only, or at all pairs of positions."""
         convert = positions.equal_positions if diagonal else positions.full_pairs
         return Register(convert(self.distance), None if self.ntk is None else convert(self.ntk))
+
+
+@dataclass(frozen=True)
+class Within:
+    """What an instruction that mixes positions takes from each sample's pairs with itself.
+
+    Args:
+        spread: ½ Σ W[P, p] W[P, p'] D[p, p'].
+        weights: W, where each sample has its own.
+    """
+
+    spread: Float[Tensor, "n q"]
+    weights: Float[Tensor, "n q p"] | None = None
+
+    @staticmethod
+    def together(parts: Sequence[Within]) -> Within:
+        """Of all samples."""
+        weights = [part.weights for part in parts if part.weights is not None]
+        return Within(torch.cat([part.spread for part in parts]), torch.cat(weights) if weights else None)
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.distance import distances_at_positions, squared_distances
 from ntkit.infinite.inputs import require_norms
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, mean_of
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within, mean_of
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
 @singledispatch
-def moments(op: ops.Instruction, side: Side, place: Place, spread: Tensor | None) -> Moments:
-    """Second moments, and means where they matter, after an instruction; `spread` is that of a pool."""
+def moments(op: ops.Instruction, side: Side, place: Place, within: Within | None) -> Moments:
+    """Second moments, and means where they matter, after an instruction; `within` is of what mixes positions."""
     raise TypeError(f"the torch interpreter does not know the instruction {op}")
 
 
 @moments.register
-def _(op: ops.Read, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Read, side: Side, place: Place, within: Within | None) -> Moments:
     x = side.x
     if op.channel_axis is None and op.position_axes:
         x = x[..., None].permute(0, *op.position_axes, x.ndim)
@@ -43,12 +43,12 @@ def _(op: ops.Read, side: Side, place: Place, spread: Tensor | None) -> Moments:
 
 
 @moments.register
-def _(op: ops.Affine, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Affine, side: Side, place: Place, within: Within | None) -> Moments:
     return Moments(op.weight_variance * side.registers[op.source].second + op.bias_variance)
 
 
 @moments.register
-def _(op: ops.Dual, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Dual, side: Side, place: Place, within: Within | None) -> Moments:
     q = side.registers[op.source].second
     assert place.dual is not None
     tables = place.dual.samples(q.flatten())
@@ -56,7 +56,7 @@ def _(op: ops.Dual, side: Side, place: Place, spread: Tensor | None) -> Moments:
 
 
 @moments.register
-def _(op: ops.Normalize, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Normalize, side: Side, place: Place, within: Within | None) -> Moments:
     before = side.registers[op.source]
     square = before.second.mean(dim=1, keepdim=True).expand_as(before.second) if op.over_positions else before.second
     norm = (square + op.eps).sqrt()
@@ -65,50 +65,61 @@ def _(op: ops.Normalize, side: Side, place: Place, spread: Tensor | None) -> Mom
 
 
 @moments.register
-def _(op: ops.Mask, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Mask, side: Side, place: Place, within: Within | None) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second / op.keep, before.mean)
 
 
 @moments.register
-def _(op: ops.ScaleAndShift, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.ScaleAndShift, side: Side, place: Place, within: Within | None) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second, before.mean)
 
 
 @moments.register
-def _(op: ops.Window, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Window, side: Side, place: Place, within: Within | None) -> Moments:
     return Moments(positions.window_mean(side.registers[op.source].second, op.axes, place.grid))
 
 
 @moments.register
-def _(op: ops.Pool, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Pool, side: Side, place: Place, within: Within | None) -> Moments:
     before = side.registers[op.source]
-    assert spread is not None
+    assert within is not None
     weights = positions.pool_weights(op.axes, place.grid, before.second)
-    second = weights * positions.pool_sum(before.second, op.axes, place.grid) - spread
+    second = weights * positions.pool_sum(before.second, op.axes, place.grid) - within.spread
     mean = None if before.mean is None else op.factor * positions.pool_sum(before.mean, op.axes, place.grid)
-    return Moments(op.factor**2 * second.clamp(min=0), mean, spread=spread)
+    return Moments(op.factor**2 * second.clamp(min=0), mean, spread=within.spread)
 
 
 @moments.register
-def _(op: ops.Trace, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Trace, side: Side, place: Place, within: Within | None) -> Moments:
     before = side.registers[op.source]
     mean = before.mean if before.second.shape[1] == 1 else None  # of more positions there is no single mean
     return Moments(before.second.mean(dim=1, keepdim=True), mean)
 
 
 @moments.register
-def _(op: ops.Combine, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Combine, side: Side, place: Place, within: Within | None) -> Moments:
     terms = [weight * side.registers[t].second for t, weight in zip(op.terms, op.weights, strict=True)]
     products = [2 * c * mean_of(side, i) * mean_of(side, j) for i, j, c in op.mean_products]
     return Moments(torch.stack(terms + products).sum(dim=0))
 
 
 @moments.register
-def _(op: ops.Multiply, side: Side, place: Place, spread: Tensor | None) -> Moments:
+def _(op: ops.Multiply, side: Side, place: Place, within: Within | None) -> Moments:
     one, two = side.registers[op.one], side.registers[op.two]
     return Moments(one.second * two.second, None if one.mean is None or two.mean is None else one.mean * two.mean)
+
+
+@singledispatch
+def within(op: ops.Instruction, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    """What an instruction that mixes positions takes from the pairs of each sample with itself, (n, p, 1, p)."""
+    raise TypeError(f"the torch interpreter does not know what {op} takes from a sample alone")
+
+
+@within.register
+def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    return Within(pooled(op, place, registers[op.source]).laid_out(True).distance[:, :, 0] / 2)
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
@@ -233,7 +244,8 @@ def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Regi
     weights = positions.pool_weights(op.axes, place.grid, summed.distance)
     q1, q2 = pairing.second(op.source)
     means = positions.pool_sum(q1, op.axes, place.grid), positions.pool_sum(q2, op.axes, place.grid)
-    distance = positions.pool_distance(summed.distance, weights, means, pairing.spreads(place.register), pairing.same)
+    both = (weights[..., None], weights[..., None])
+    distance = positions.pool_distance(summed.distance, both, means, pairing.spreads(place.register), pairing.same)
     return Register(op.factor**2 * distance, None if summed.ntk is None else op.factor**2 * summed.ntk)
 
 

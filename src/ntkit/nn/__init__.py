@@ -4,9 +4,11 @@ Every class subclasses its torch counterpart, so models made of them are ordinar
 """
 
 from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
+from ntkit.nn.attention import SelfAttention
 from ntkit.nn.centering import Centered, center
 from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
 from ntkit.nn.parameterize import ntk_parameterize
+from ntkit.nn.sequences import Embedding, MaskedFill, MaskedMean, PositionalEmbedding
 
 __all__ = [
     "Abs",
@@ -15,10 +17,15 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "Cos",
+    "Embedding",
     "Erf",
     "Gaussian",
     "Linear",
+    "MaskedFill",
+    "MaskedMean",
     "Monomial",
+    "PositionalEmbedding",
+    "SelfAttention",
     "Sign",
     "Sin",
     "center",

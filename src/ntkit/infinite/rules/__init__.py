@@ -3,7 +3,7 @@
 `rule(spec, inputs, builder)` is registered by the spec's type; adding a layer is one more registration.
 """
 
-from ntkit.infinite.rules import affine, elementwise, normalization, structure
+from ntkit.infinite.rules import affine, elementwise, normalization, sequences, structure
 from ntkit.infinite.rules.base import Builder, compile_network, rule
 from ntkit.infinite.rules.values import Block, Term, Value
 
@@ -17,5 +17,6 @@ __all__ = [
     "elementwise",
     "normalization",
     "rule",
+    "sequences",
     "structure",
 ]

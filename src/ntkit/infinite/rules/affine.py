@@ -37,13 +37,21 @@ def convolution(spec: Conv, inputs: list[Value], builder: Builder) -> Value:
 
 
 def _affine(spec: Weighted, source: int, channels: int, builder: Builder) -> Value:
-    if spec.w_std is None or spec.b_std is None or spec.parameterization is None:
-        raise MissingScale(f"{spec.name} at '{builder.path}' has no scale; give w_std and b_std")
-    w, b = spec.w_std**2, spec.b_std**2 if spec.bias else 0.0
-    standard = spec.parameterization == "standard"
+    w, b, standard = scales(spec, builder)
     weight_rate = (float(spec.fan_in) if standard else w) if spec.trains_weight else 0.0
     bias_rate = (1.0 if standard else b) if spec.bias and spec.trains_bias else 0.0
     return builder.single(Affine(source, w, b, weight_rate, bias_rate), "affine", channels=channels)
+
+
+def scales(spec: Weighted, builder: Builder) -> tuple[float, float, bool]:
+    """(variance of the weights times the fan-in, variance of the bias, whether the parameterisation is standard).
+
+    Raises:
+        MissingScale: they are not stated.
+    """
+    if spec.w_std is None or spec.b_std is None or spec.parameterization is None:
+        raise MissingScale(f"{spec.name} at '{builder.path}' has no scale; give w_std and b_std")
+    return spec.w_std**2, spec.b_std**2 if spec.bias else 0.0, spec.parameterization == "standard"
 
 
 def _require_limit_of_groups(spec: Conv, value: Value, builder: Builder) -> None:
