@@ -1,7 +1,7 @@
 """Golden kernels by neural-tangents 0.6.5: run `python -m golden.make_golden` in the folder tests, in its environment.
 
 With --all every network is computed again, else those that have changed.
-Writes golden.npz: for every network its samples (whole 32nds, as int8) and, in float64, NNGP and NTK of all of them
+Writes golden.npz: for every network its samples (whole 32nds, as int8; MASKED where a token is not there) and, in float64, NNGP and NTK of all of them
 with one another. The README beside this file says which conventions meet and which features cannot be compared.
 """
 
@@ -14,6 +14,7 @@ import math
 import sys
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import neural_tangents as nt
 import numpy as np
 from neural_tangents import stax
 
-from golden.networks import NETWORKS, Network
+from golden.networks import MASKED, NETWORKS, Network
 from golden.steps import (
     Activation,
     AdaptivePool,
+    Attention,
     Concat,
     Conv,
     Dense,
@@ -86,6 +88,15 @@ def _layer(step: Step, shape: Shape, mirrored: bool) -> Any:
             return stax.Conv(step.width, kernel, stride, padding, step.w_std, step.b_std or None)
         case Dense():
             return stax.Dense(step.width, step.w_std, step.b_std or None)
+        case Attention():
+            bell = -0.5 / step.correlation_length**2 if step.correlation_length else None
+            return stax.GlobalSelfAttention(
+                step.width, 1, 1, 1, W_value_std=step.w_std, b_std=step.b_std or None, W_key_std=step.score_scale,
+                attention_mechanism=step.mechanism.upper(), pos_emb_type=step.positions.upper() or "NONE",
+                W_pos_emb_std=step.position_std, val_pos_emb=step.in_values, pos_emb_p_norm=2,
+                pos_emb_decay_fn=None if bell is None else lambda squares: jax.numpy.exp(bell * squares),
+                n_chan_pos_emb=step.position_channels if step.positions == "concat" else None,
+            )  # fmt: skip
         case Norm():
             return stax.LayerNorm((*range(1, len(shape)), -1) if step.positions and axes else -1, step.eps)
         case Activation():
@@ -136,7 +147,12 @@ def draw_samples(net: Network) -> np.ndarray:
     """Images that share a part, in whole 32nds from −4 to 4: exact in float32, one byte a value."""
     n, rng = net.n1 + net.n2, np.random.default_rng([SEED, zlib.crc32(net.name.encode())])
     images = 0.6 * rng.standard_normal(net.shape) + 0.8 * rng.standard_normal((n, *net.shape))
-    return np.clip(np.rint(32 * images), -127, 127).astype(np.int8)
+    samples = np.clip(np.rint(32 * images), -127, 126 if net.masked else 127).astype(np.int8)
+    if net.masked:  # at least one token is there
+        gone = rng.random((n, 1, *net.shape[1:])) < 0.3
+        gone[..., 0] = False
+        samples = np.where(gone, MASKED, samples).astype(np.int8)
+    return samples
 
 
 def kernels_of(net: Network, samples: np.ndarray) -> np.ndarray:
@@ -147,6 +163,8 @@ def kernels_of(net: Network, samples: np.ndarray) -> np.ndarray:
     results = []
     for steps in net.outputs:
         _, _, kernel_fn = stax_model(steps, net.shape, net.mirrored)
+        if net.masked:
+            kernel_fn = partial(kernel_fn, mask_constant=MASKED / 32)
         joint = np.stack(kernel_fn(x, None, ("nngp", "ntk")))
         block = np.stack(kernel_fn(x[: net.n1], x[net.n1 :], ("nngp", "ntk")))
         np.testing.assert_allclose(block, joint[:, : net.n1, net.n1 :], rtol=1e-12, atol=1e-13)

@@ -13,6 +13,7 @@ from typing import Any
 from golden.steps import (
     Activation,
     AdaptivePool,
+    Attention,
     Concat,
     Conv,
     Dense,
@@ -25,7 +26,11 @@ from golden.steps import (
     Shape,
     Steps,
     Sum,
+    every,
 )
+
+
+MASKED = 127  # all channels of a token that is not there have this value
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,16 @@ class Network:
     n1: int = 5
     n2: int = 3
     mirrored: bool = False
+
+    @property
+    def masked(self) -> bool:
+        """Whether some tokens are not there."""
+        return any(getattr(step, "masked", False) for step in every(self.steps))
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has attention, which has one engine."""
+        return any(isinstance(step, Attention) for step in every(self.steps))
 
     @property
     def outputs(self) -> tuple[Steps, ...]:
@@ -211,11 +226,37 @@ NORMALISED = (
     Network("norm-residual-flatten", "norm in residual blocks", (3, 4, 5), (WRAP, PRE_NORM, PRE_NORM, *FLAT)),
 )
 
-NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED)
+MASKED_GAP = (GlobalPool(masked=True), DENSE)
+BLOCK = (Sum(((), (NORM, Attention()))), Sum(((), (NORM, POINTWISE, RELU, POINTWISE))))
+SUMMED, JOINED = (Attention(positions=how, in_values=how == "concat") for how in ("sum", "concat"))
+BELL = Attention("relu", positions="sum", correlation_length=1.5, in_values=True)
+
+ATTENTION = (
+    Network("attention", "attention", (3, 7), (POINTWISE, Attention(), RELU, *GAP)),
+    Network("attention-data", "attention", (5, 9), (Attention(score_scale=-0.8, b_std=0.0), *FLAT), 17, 2),
+    Network("attention-twice", "attention", (3, 6), (CONV, RELU, Attention(), ERF, Attention("abs"), RELU, *FLAT)),
+    Network("attention-identity", "other mechanisms", (4, 5), (POINTWISE, Attention("identity"), RELU, *GAP)),
+    Network("attention-relu", "other mechanisms", (2, 8), (CONV, Attention("relu", 0.6), RELU, CONV, *FLAT)),
+    Network("attention-abs", "other mechanisms", (3, 5), (POINTWISE, RELU, Attention("abs"), GELU, *GAP)),
+    Network("attention-positions", "positions", (3, 6), (POINTWISE, SUMMED, RELU, *GAP)),
+    Network("attention-joined", "positions", (5, 7), (POINTWISE, JOINED, ERF, JOINED, RELU, *FLAT)),
+    Network("attention-bell", "positions", (3, 9), (POINTWISE, RELU, BELL, RELU, *GAP)),
+    Network("attention-blocks", "blocks of a transformer", (3, 7), (POINTWISE, *BLOCK * 3, NORM, *GAP)),
+    Network("attention-masked", "masks", (3, 7), (POINTWISE, Attention(masked=True), RELU, *MASKED_GAP)),
+    Network(
+        "attention-masked-relu",
+        "masks",
+        (2, 9),
+        (POINTWISE, RELU, Attention("relu", masked=True), ERF, Attention("identity", 0.3, masked=True), *MASKED_GAP),
+    ),
+)
+
+NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED, *ATTENTION)
 
 
 def torch_model(net: Network) -> Any:
     """The network as a torch module."""
-    from golden.torch_models import sequential  # torch is not there where the golden values are made
+    from golden.torch_models import Masked, sequential  # torch is not there where the golden values are made
 
-    return sequential(net.steps, net.shape)
+    model = sequential(net.steps, net.shape)
+    return Masked(model) if net.masked else model

@@ -7,6 +7,7 @@ A shape is (channels, *positions) before a flatten or global pool, and (features
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 Shape = tuple[int, ...]
@@ -53,6 +54,26 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Self-attention of a sequence, with tied keys and queries and scores divided by their number.
+
+    `positions` is "", "sum" or "concat": how random vectors of positions enter the keys and, `in_values`, the values.
+    """
+
+    mechanism: str = "softmax"
+    score_scale: float = 1.3
+    w_std: float = 1.4
+    b_std: float = 0.2
+    width: int = 4
+    positions: str = ""
+    position_std: float = 0.7
+    position_channels: int = 4
+    correlation_length: float = 0.0
+    in_values: bool = False
+    masked: bool = False
+
+
+@dataclass(frozen=True)
 class Pool:
     """Average (or, with `total`, sum) over windows; padding counts in the average's divisor unless told not to."""
 
@@ -72,9 +93,10 @@ class AdaptivePool:
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """Average (or, with `total`, sum) over all positions, which are gone afterwards."""
+    """Average (or, with `total`, sum) over all positions, or those that are there; they are gone afterwards."""
 
     total: bool = False
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +132,8 @@ class Heads:
     branches: tuple[Steps, ...]
 
 
-Step = Conv | Dense | Norm | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale | Sum | Concat | Heads
+Plain = Conv | Dense | Attention | Norm | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale
+Step = Plain | Sum | Concat | Heads
 
 
 def per_axis(value: PerAxis, axes: int) -> tuple[int, ...]:
@@ -135,6 +158,8 @@ def shape_after(step: Step, shape: Shape) -> Shape:
         case Conv() | Pool():
             positions = tuple((size + 2 * pad - k) // stride + 1 for size, k, stride, pad in windows(step, shape[1:]))
             return (step.width if isinstance(step, Conv) else shape[0], *positions)
+        case Attention():
+            return (step.width, *shape[1:])
         case Dense():
             return (step.width,)
         case AdaptivePool():
@@ -161,6 +186,15 @@ def shape_after_all(steps: Steps, shape: Shape) -> Shape:
     return shape
 
 
+def every(steps: Steps) -> Iterator[Step]:
+    """The steps, and those of their branches."""
+    for step in steps:
+        yield step
+        if isinstance(step, Sum | Concat | Heads):
+            for branch in step.branches:
+                yield from every(branch)
+
+
 def widened(steps: Steps, factor: int) -> Steps:
     """The same steps, every layer `factor` times as wide."""
     return tuple(_widened_step(step, factor) for step in steps)
@@ -168,7 +202,7 @@ def widened(steps: Steps, factor: int) -> Steps:
 
 def _widened_step(step: Step, factor: int) -> Step:
     match step:
-        case Conv() | Dense():
+        case Conv() | Dense() | Attention():
             return replace(step, width=factor * step.width)
         case Sum() | Concat() | Heads():
             return replace(step, branches=tuple(widened(branch, factor) for branch in step.branches))

@@ -11,6 +11,7 @@ import ntkit
 from golden.steps import (
     Activation,
     AdaptivePool,
+    Attention,
     Concat,
     Conv,
     Dense,
@@ -62,6 +63,34 @@ class ChannelNorm(nn.Module):
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class OfTokens(nn.Module):
+    """Attention, or a mean over tokens, of (n, channels, tokens); `mask` says which are there."""
+
+    def __init__(self, layer: nn.Module, positions: nn.Module | None = None, in_values: bool = False):
+        super().__init__()
+        self.layer, self.positions, self.in_values = layer, positions, in_values
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x.transpose(1, 2)
+        if isinstance(self.layer, ntkit.nn.MaskedMean):
+            return self.layer(x, mask)
+        keys = x if self.positions is None else self.positions(x)
+        return self.layer(keys if self.in_values else x, keys, mask=mask).transpose(1, 2)
+
+
+class Masked(nn.Module):
+    """Modules one after another; those of tokens are told which are there."""
+
+    def __init__(self, modules: nn.Sequential):
+        super().__init__()
+        self.parts = modules
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x, mask) if isinstance(part, OfTokens) else part(x)
+        return x
+
+
 class Branches(nn.Module):
     """Modules that read the same value."""
 
@@ -110,6 +139,10 @@ def _module(step: Step, shape: Shape) -> nn.Module:
             return _convolution(step, shape)
         case Dense():
             return ntkit.nn.Linear(shape[0], step.width, step.w_std, step.b_std)
+        case Attention():
+            return _attention(step, shape)
+        case GlobalPool(masked=True):
+            return OfTokens(ntkit.nn.MaskedMean())
         case Norm():
             if step.positions or len(shape) == 1:
                 return nn.GroupNorm(1, shape[0], step.eps, affine=False)
@@ -141,6 +174,22 @@ def _convolution(step: Conv, shape: Shape) -> nn.Module:
         shape[0], step.width, step.kernel, step.stride, step.padding,
         w_std=step.w_std, b_std=step.b_std, padding_mode=mode,
     )  # fmt: skip
+
+
+def _attention(step: Attention, shape: Shape) -> nn.Module:
+    channels, tokens = shape
+    joined = channels + step.position_channels if step.positions == "concat" else channels
+    positions = None
+    if step.positions:
+        positions = ntkit.nn.PositionalEmbedding(
+            tokens, joined - channels or channels, step.position_std, concatenate=step.positions == "concat",
+            correlation_length=step.correlation_length,
+        )  # fmt: skip
+    layer = ntkit.nn.SelfAttention(
+        joined if step.in_values else channels, step.width, w_std=step.w_std, b_std=step.b_std,
+        mechanism=step.mechanism, score_scale=step.score_scale, key_in_channels=joined,
+    )  # fmt: skip
+    return OfTokens(layer, positions, step.in_values)
 
 
 def _pool(step: Pool, axes: int) -> nn.Module:

@@ -23,6 +23,7 @@ from ntkit.infinite.rules import compile_network
 from ntkit.infinite.scales import Scale, rescaled, with_scales
 
 Samples = Float[Array, "n *sample"] | Int[Array, "n *tokens"] | tuple[Array, Bool[Array, "n *tokens"]]
+OtherSamples = Float[Array, "m *sample"] | Int[Array, "m *tokens"] | tuple[Array, Bool[Array, "m *tokens"]]
 OnTile = Callable[[slice, slice], None]
 
 
@@ -125,7 +126,7 @@ class InfiniteKernel:
     def __call__(
         self,
         x1: Samples,
-        x2: Samples | None = None,
+        x2: OtherSamples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,
@@ -159,7 +160,7 @@ class InfiniteKernel:
     def ntk(
         self,
         x1: Samples,
-        x2: Samples | None = None,
+        x2: OtherSamples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,
@@ -173,7 +174,7 @@ class InfiniteKernel:
     def nngp(
         self,
         x1: Samples,
-        x2: Samples | None = None,
+        x2: OtherSamples | None = None,
         *,
         engine: Engine = "auto",
         out_dtype: Any = None,

@@ -149,7 +149,7 @@ def pool_weights(axes: tuple[PoolAxis, ...], grid: Grid, like: Tensor) -> Float[
 
 def pool_distance(
     summed: Float[Tensor, "n q *rest"],
-    weights: tuple[Float[Tensor, "_ q 1"], Float[Tensor, "_ q m"]],
+    weights: tuple[Float[Tensor, "_ q 1"], Float[Tensor, "_ q _"]],
     means: tuple[Float[Tensor, "n q 1"], Float[Tensor, "k q m"]],
     spreads: tuple[Float[Tensor, "n q 1"], Float[Tensor, "k q m"]],
     same: Bool[Tensor, "n m"],

@@ -35,7 +35,7 @@ class Moments:
     spread: Float[Tensor, "n p"] | None = None
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
-    weights: Float[Tensor, "n q p"] | None = None
+    weights: Float[Tensor, "n p k"] | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
         optional = (self.mean, self.spread, self.data, self.norm, self.weights)
