@@ -38,8 +38,8 @@ class Branches(nn.Module):
 
 
 class TwoInputs(nn.Module):
-    def forward(self, x, mask):
-        return x * mask
+    def forward(self, x, factor):
+        return x * factor
 
 
 def _tied():
@@ -156,7 +156,7 @@ UNSUPPORTED = {
         lambda: nn.Sequential(Linear(3, 8), nn.Dropout(), nn.ReLU(), Linear(8, 1)),
         "ReLU at '2' reads the dropout at '1', which is not Gaussian",
     ),
-    "mean over features": (_refused(lambda m, h: h.mean(1)), "'mean' reduces over an axis of samples or channels"),
+    "mean over features": (_refused(lambda m, h: h.mean(-1)), "'mean' reduces over an axis of samples or channels"),
     "mean of all": (_refused(lambda m, h: h.mean()), "'mean' reduces over an axis of samples or channels"),
     "maximum along an axis": (_refused(lambda m, h: torch.max(h, 1)), "reduces over an axis"),
     "part of a tensor": (_refused(lambda m, h: h[:, 0]), "takes a part of a tensor"),
@@ -189,7 +189,7 @@ def test_what_has_no_meaning_is_named_with_its_path(name):
 
 
 INVALID = {
-    "two inputs": (TwoInputs, "must take one input, got x, mask"),
+    "two inputs": (TwoInputs, "must take one input, or one and a mask, got x, factor"),
     "no module": (lambda: torch.relu, "must be a torch.nn.Module, got builtin_function"),
     "sizes do not fit": (
         lambda: nn.Sequential(Linear(3, 4), Linear(5, 1)),

@@ -248,7 +248,8 @@ def test_duplicates_agree_with_the_diagonal(name):
 @pytest.mark.parametrize("shape", [(1, 2, 1), (1, 2, 1, 2)])
 def test_rounding_makes_no_distance_negative_nor_equal_images_differ(shape):
     half, below, above = torch.full((1, 2, 1), 0.5, dtype=torch.float64), 1 - 2.0**-53, 1 + 2.0**-52
-    weights, sides, same = torch.ones(1, 2, dtype=torch.float64), (half, half), torch.ones(1, 1, dtype=torch.bool)
+    one = torch.ones(1, 2, 1, dtype=torch.float64)
+    weights, sides, same = (one, one), (half, half), torch.ones(1, 1, dtype=torch.bool)
 
     def distance(summed, same):
         full = torch.full(shape, summed, dtype=torch.float64)

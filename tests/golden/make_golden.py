@@ -1,8 +1,9 @@
 """Golden kernels by neural-tangents 0.6.5: run `python -m golden.make_golden` in the folder tests, in its environment.
 
 With --all every network is computed again, else those that have changed.
-Writes golden.npz: for every network its samples (whole 32nds, as int8; MASKED where a token is not there) and, in float64, NNGP and NTK of all of them
-with one another. The README beside this file says which conventions meet and which features cannot be compared.
+Writes golden.npz: for every network its samples (whole 32nds, as int8; MASKED where a token is not there) and, in
+float64, NNGP and NTK of all of them with one another. The README beside this file says which conventions meet and which
+features cannot be compared.
 """
 
 # pyright: reportMissingImports=false

@@ -29,7 +29,6 @@ from golden.steps import (
     every,
 )
 
-
 MASKED = 127  # all channels of a token that is not there have this value
 
 

@@ -95,6 +95,14 @@ class Dispatcher:
             if any(isinstance(arg, Size) for arg in args):
                 raise _size_as_number(call)
             raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
+        if (
+            any(isinstance(arg, MaskInput) for arg in (*args, *kwargs.values()))
+            and read not in read_sequences.READS_MASK
+        ):
+            raise UnsupportedLayer(
+                f"{call.who} uses the mask, and there are rules for ntkit.nn.SelfAttention, MaskedMean and MaskedFill "
+                "alone; use these"
+            )
         if module is None and _computes_with_size(call):
             raise _size_as_number(call)
         try:

@@ -11,7 +11,7 @@ from torch import nn
 import ntkit.nn
 from ntkit.architecture.layout import BATCH, CHANNEL, Layout
 from ntkit.architecture.read_layers import claim, scales_of
-from ntkit.architecture.reader import Reader
+from ntkit.architecture.reader import OtherAxes, Reader
 from ntkit.architecture.recorded import REMEDY, Call, MaskInput, Value
 from ntkit.architecture.sequence_specs import Embedding, MaskedFill, MaskedMean, PositionalEmbedding, SelfAttention
 from ntkit.architecture.specs import Concat, LinearCombination
@@ -48,15 +48,18 @@ def read_positional(reader: Reader, call: Call) -> Value:
     shown = [label for axis in layout.axes[1:-1] for label in axis]
     sizes = tuple(layout.extent(axis) for axis in layout.axes[1:-1])
     if len(sizes) != n_axes or layout.axes[0] != (BATCH,) or layout.axes[-1] != (CHANNEL,):
-        raise InvalidInput(
+        raise OtherAxes(
             f"{call.who} takes (batch, {n_axes} axes of positions, channels), but axes that hold {layout} arrive; "
             "permute or flatten them so that they fit"
         )
     if any(n not in (None, m) for n, m in zip(sizes, layer.positions, strict=True)):
-        raise InvalidInput(f"{call.who} has vectors for {layer.positions} positions, but {sizes} arrive; make them agree")
+        raise InvalidInput(
+            f"{call.who} has vectors for {layer.positions} positions, but {sizes} arrive; make them agree"
+        )
     if layer.correlation_length and shown != list(range(len(layout.sizes))):
         raise UnsupportedLayer(
-            f"{call.who} correlates positions of {layout}, whose order is not that of the grid; set correlation_length=0"
+            f"{call.who} correlates positions of {layout}, which are not in the order of the grid; set "
+            "correlation_length=0"
         )
     if layer.correlation_length and n_axes != len(layout.sizes):
         raise UnsupportedLayer(
@@ -67,9 +70,7 @@ def read_positional(reader: Reader, call: Call) -> Value:
         reader.require_channels(value, layer.channels, f"{call.who} adds vectors of {layer.channels} channels")
     claim(reader, call, layer.weight)
     source = reader.settle(value)
-    spec = PositionalEmbedding(
-        layer.positions, layer.channels, layer.correlation_length, **scales_of(layer, None)
-    )
+    spec = PositionalEmbedding(layer.positions, layer.channels, layer.correlation_length, **scales_of(layer, None))
     vectors = reader.add(spec, (source,), call.path)
     channels = reader.layout(value).channels
     if not layer.concatenate:
@@ -122,8 +123,8 @@ def read_masked_fill(reader: Reader, call: Call) -> Value:
 def read_torch_attention(reader: Reader, call: Call) -> Value:
     """nn.MultiheadAttention and its like, whose weights have no limit."""
     raise UnsupportedLayer(
-        f"{call.who} divides its scores by the square root of their number, so that its weights stay random however wide "
-        "it is, and there is no kernel; use ntkit.nn.SelfAttention, whose weights have a limit, or "
+        f"{call.who} divides its scores by the square root of their number, so that its weights stay random however "
+        "wide it is, and there is no kernel; use ntkit.nn.SelfAttention, whose weights have a limit, or "
         "ntkit.infinite.monte_carlo_kernel"
     )
 
@@ -132,7 +133,8 @@ def _masked(call: Call) -> Value:
     value, mask = _arguments(call, "input", "mask")
     if not isinstance(value, Value) or not isinstance(mask, MaskInput):
         raise UnsupportedLayer(
-            f"{call.who} is called with other things than a tensor and the mask that the model's forward takes; {REMEDY}"
+            f"{call.who} is called with other things than a tensor and the mask that the model's forward takes; "
+            f"{REMEDY}"
         )
     return value
 
@@ -149,7 +151,7 @@ def _tokens(reader: Reader, call: Call, value: Value) -> Layout:
     reader.data.say(value.layout, 3, 2)
     layout = reader.layout(value)
     if len(layout.axes) != 3 or layout.axes[0] != (BATCH,) or layout.axes[2] != (CHANNEL,):
-        raise InvalidInput(
+        raise OtherAxes(
             f"{call.who} takes (batch, tokens, channels), but axes that hold {layout} arrive; flatten and permute them "
             "so that they fit, as in x.flatten(2).transpose(1, 2)"
         )
@@ -170,4 +172,5 @@ MODULES = {
         read_torch_attention,
     ),
 }
+READS_MASK = {read_attention, read_masked_mean, read_masked_fill, read_torch_attention}
 CALLS = {F.scaled_dot_product_attention: read_torch_attention}

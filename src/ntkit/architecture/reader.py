@@ -24,6 +24,10 @@ from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.nn.scale import is_finite_scale
 
 
+class OtherAxes(InvalidInput):
+    """A layer wants another number of axes than arrive."""
+
+
 class Reader:
     """Builds the network of one model.
 
@@ -130,7 +134,7 @@ class Reader:
         self.data.say(call.x.layout, n_axes + 2, 1)
         layout = self.layout(call.x)
         if len(layout.axes) != n_axes + 2 or layout.axes[:2] != ((BATCH,), (CHANNEL,)):
-            raise InvalidInput(
+            raise OtherAxes(
                 f"{call.who} takes (batch, channels, {n_axes} axes of positions), but axes that hold {layout} arrive; "
                 "permute or flatten them so that they fit"
             )

@@ -14,8 +14,8 @@ from ntkit.errors import UnsupportedLayer
 
 REMEDY = (
     "use a layer that ntkit supports (linear and convolution layers, elementwise activations, average pooling, "
-    "normalisation over channels, ntkit.nn.SelfAttention, padding, interpolation, flatten, moves of axes, concatenation of channels, dropout, "
-    "sums and products of branches), or ntkit.empirical_ntk, which takes any model"
+    "normalisation over channels, ntkit.nn.SelfAttention, padding, interpolation, flatten, moves of axes, "
+    "concatenation of channels, dropout, sums and products of branches), or ntkit.empirical_ntk, which takes any model"
 )
 REQUIRED = object()  # the default of an argument that must be given
 

@@ -23,7 +23,7 @@ from ntkit.architecture.dispatch import Dispatcher
 from ntkit.architecture.lowering import elementwise_op
 from ntkit.architecture.network import Network
 from ntkit.architecture.read_layers import is_weighted
-from ntkit.architecture.reader import Reader
+from ntkit.architecture.reader import OtherAxes, Reader
 from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 
 # torch's layers that wait for a rule of their own; named, so that the error can say what they are
@@ -150,7 +150,7 @@ class _Whole(nn.Module):
 class _WholeWithMask(_Whole):
     """The same of a model whose forward takes a mask as well."""
 
-    def forward(self, x: Any, mask: Any) -> Any:
+    def forward(self, x: Any, mask: Any = None) -> Any:
         return self.model(x, mask=mask)
 
 
@@ -188,7 +188,7 @@ def _read(root: _Whole, record: fx.Graph) -> Network:
     A linear layer takes vectors and sequences alike. Where nothing else tells what the data are, they are vectors, or
     else what makes sense of the whole model; if nothing does, the reading that came furthest has the error.
     """
-    failed: dict[int, NtkitError] = {}  # nodes that were read -> why no more
+    failed: dict[tuple[int, bool], NtkitError] = {}  # (nodes that were read, whether their axes fit) -> why no more
     for rank in (2, 3, 4):
         dispatcher = Dispatcher(Reader(root, prefix="model", rank=rank))
         try:
@@ -196,7 +196,7 @@ def _read(root: _Whole, record: fx.Graph) -> Network:
             _prove_complete(root, dispatcher.reader)
             return network
         except NtkitError as error:
-            failed.setdefault(len(dispatcher.values), error)
+            failed.setdefault((len(dispatcher.values), not isinstance(error, OtherAxes)), error)
         if not dispatcher.reader.assumed_rank:
             break
     raise failed[max(failed)]
@@ -216,8 +216,8 @@ def _record(root: _Whole) -> fx.Graph:
     ]
     if len(required) > 1 and required[1:] != ["mask"]:
         raise InvalidInput(
-            f"the model's forward must take one input, or one and a mask, got {', '.join(required)}; wrap it in a module "
-            "that takes these"
+            f"the model's forward must take one input, or one and a mask, got {', '.join(required)}; wrap it in a "
+            "module that takes these"
         )
     try:
         # the caller's own no_grad or inference_mode is none of the model's

@@ -56,7 +56,7 @@ def without_mask(network: Network, x: Any, name: str) -> tuple[Any, Any]:
     Raises:
         InvalidInput: a mask is given to a model that takes none, or something else than a pair.
     """
-    if not isinstance(x, (tuple, list)):
+    if not isinstance(x, tuple):
         return x, None
     if not network.takes_mask:
         raise InvalidInput(f"{name} must be an array of samples, got a {type(x).__name__}; the model takes no mask")
@@ -88,7 +88,8 @@ def mask_of(mask: Any, x: Tensor, placement: Placement, name: str) -> Tensor | N
         raise InvalidInput(f"the mask of {name} must be an array of bool, True where a token is there, got {got}")
     if len(tensor) != len(x) or tensor.flatten(1).shape[1] != number:
         raise InvalidInput(
-            f"the mask of {name} must have {number} tokens for each of {len(x)} samples, got shape {tuple(tensor.shape)}"
+            f"the mask of {name} must have {number} tokens for each of {len(x)} samples, got shape "
+            f"{tuple(tensor.shape)}"
         )
     if tensor.device != x.device:
         raise InvalidInput(f"{name} is on {x.device} and its mask on {tensor.device}; move one of them")

@@ -38,9 +38,9 @@ class InfiniteKernel:
 
     Args:
         model: linear and convolution layers, elementwise activations, average pooling, LayerNorm, GroupNorm and
-            RMSNorm, embeddings and ntkit.nn.SelfAttention, padding, interpolation, flatten, concatenation of channels, dropout, residual sums and products
-            of independent branches, in any nesting. Dropout in training mode enters the kernel: samples of equal
-            values have equal masks, others masks of their own; model.eval() leaves it out.
+            RMSNorm, embeddings and ntkit.nn.SelfAttention, padding, interpolation, flatten, concatenation of channels,
+            dropout, residual sums and products of independent branches, in any nesting. Dropout in training mode enters
+            the kernel: samples of equal values have equal masks, others masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
             number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
         b_std: the same for biases; a layer without bias never gets one.

@@ -17,9 +17,9 @@ from ntkit._memory import require_bytes
 from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
+from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
-from ntkit.infinite import torch_sequences  # registers its steps  # noqa: F401
 from ntkit.infinite.torch_steps import moments, pair_step, within
 
 _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache

@@ -25,6 +25,7 @@ class Moments:
         tables: what a dual needs of each sample and position, (n·p).
         spread: of pools and of what else mixes positions, half the mean squared distance within each window.
         weights: of what mixes positions with weights of each sample's own, these weights.
+        itself: of the same, squared distances within each sample.
         data: of the data, their values.
         norm: of normalisation layers, what they divide by.
     """
@@ -36,13 +37,14 @@ class Moments:
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
     weights: Float[Tensor, "n p k"] | None = None
+    itself: Float[Tensor, "n p p"] | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
-        optional = (self.mean, self.spread, self.data, self.norm, self.weights)
-        mean, spread, data, norm, weights = (None if t is None else t[rows] for t in optional)
+        optional = (self.mean, self.spread, self.data, self.norm, self.weights, self.itself)
+        mean, spread, data, norm, weights, itself = (None if t is None else t[rows] for t in optional)
         p = self.second.shape[1]
         tables = None if self.tables is None else self.tables[slice(rows.start * p, rows.stop * p)]
-        return Moments(self.second[rows], mean, tables, spread, data, norm, weights)
+        return Moments(self.second[rows], mean, tables, spread, data, norm, weights, itself)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,12 @@ class Pairing:
         assert two is not None
         return one, two
 
+    def itself(self, register: int) -> Float[Tensor, "n p p"]:
+        """Squared distances within each sample of the first side."""
+        found = self.left.registers[register].itself
+        assert found is not None
+        return found
+
     def covariance(self, register: int, distance: Tensor) -> Tensor:
         """s = (q + q' − D)/2."""
         q1, q2 = positions.across(*self.second(register), distance)
@@ -160,16 +168,20 @@ class Within:
     Args:
         spread: ½ Σ W[P, p] W[P, p'] D[p, p'].
         weights: W, where each sample has its own.
+        itself: then the squared distances between the results.
     """
 
     spread: Float[Tensor, "n q"]
     weights: Float[Tensor, "n q p"] | None = None
+    itself: Float[Tensor, "n q q"] | None = None
 
     @staticmethod
     def together(parts: Sequence[Within]) -> Within:
         """Of all samples."""
         weights = [part.weights for part in parts if part.weights is not None]
-        return Within(torch.cat([part.spread for part in parts]), torch.cat(weights) if weights else None)
+        itself = [part.itself for part in parts if part.itself is not None]
+        together = (torch.cat(each) if each else None for each in (weights, itself))
+        return Within(torch.cat([part.spread for part in parts]), *together)
 
 
 @dataclass(frozen=True)

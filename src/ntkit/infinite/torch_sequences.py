@@ -17,28 +17,53 @@ from ntkit.infinite.torch_steps import moments, pair_step, within
 from ntkit.nn.mechanisms import attention_weights
 from ntkit.nn.sequences import position_covariance
 
+_CLOSE = 1e-3  # of the second moments: above it the difference loses at most three digits
+
 # ---- weights of each sample's own ------------------------------------------------------------------------------------
 
 
 @within.register
 def _(op: ops.Attend, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
-    distance = registers[op.keys].laid_out(False).distance[:, :, 0]
-    q = side.registers[op.keys].second
-    scores = op.score_scale * (q[:, :, None] + q[:, None, :] - distance) / 2
+    scores = op.score_scale * _covariances(side, op.keys, registers)
     mask = side.mask if op.masked else None
-    return _mixed_alone(attention_weights(op.mechanism, scores, mask), op, registers)
+    return _mixed_alone(attention_weights(op.mechanism, scores, mask), op, side, registers)
 
 
 @within.register
 def _(op: ops.MaskedMean, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
     assert side.mask is not None
     kept = side.mask.to(side.registers[op.source].second)
-    return _mixed_alone((kept / kept.sum(1, keepdim=True))[:, None], op, registers)
+    return _mixed_alone((kept / kept.sum(1, keepdim=True))[:, None], op, side, registers)
 
 
-def _mixed_alone(weights: Float[Tensor, "n q p"], op: ops.Mix, registers: Mapping[int, Register]) -> Within:
+def _covariances(side: Side, register: int, registers: Mapping[int, Register]) -> Float[Tensor, "n p p"]:
+    """Between all positions of each sample."""
+    q = side.registers[register].second
+    return (q[:, :, None] + q[:, None, :] - registers[register].laid_out(False).distance[:, :, 0]) / 2
+
+
+def _mixed_alone(weights: Float[Tensor, "n q p"], op: ops.Mix, side: Side, registers: Mapping[int, Register]) -> Within:
     distance = registers[op.source].laid_out(False).distance[:, :, 0]
-    return Within(((weights @ distance) * weights).sum(2) / 2, weights)
+    spread = ((weights @ distance) * weights).sum(2) / 2
+    return Within(spread, weights, _distances_alone(weights, _covariances(side, op.source, registers)))
+
+
+def _distances_alone(weights: Float[Tensor, "n q p"], covariance: Float[Tensor, "n p p"]) -> Float[Tensor, "n q q"]:
+    """(W_P − W_Q) S (W_P − W_Q)ᵀ, by one product, and once more for pairs so near that it cancels.
+
+    Tokens that occur twice have equal rows of weights, and so a distance of exactly 0.
+    """
+    product = weights @ covariance @ weights.mT
+    total = product.diagonal(dim1=1, dim2=2)[:, :, None] + product.diagonal(dim1=1, dim2=2)[:, None, :]
+    rough = total - product - product.mT
+    correction = torch.zeros_like(rough)
+    with torch.no_grad():
+        for sample in (rough <= _CLOSE * total).any(2).any(1).nonzero()[:, 0].tolist():
+            rows, columns = (rough[sample] <= _CLOSE * total[sample]).nonzero(as_tuple=True)
+            gap = weights[sample, rows] - weights[sample, columns]
+            exact = ((gap @ covariance[sample]) * gap).sum(1).clamp(min=0)
+            correction[sample, rows, columns] = exact - rough[sample, rows, columns]
+    return torch.where(correction == -rough, 0.0, rough + correction)
 
 
 @moments.register
@@ -48,23 +73,25 @@ def _(op: ops.Mix, side: Side, place: Place, found: Within | None) -> Moments:
     assert weights is not None
     second = weights.sum(2) * (weights @ before.second[..., None])[..., 0] - found.spread
     mean = None if before.mean is None else (weights @ before.mean[..., None])[..., 0]
-    return Moments(second.clamp(min=0), mean, spread=found.spread, weights=weights)
+    return Moments(second.clamp(min=0), mean, spread=found.spread, weights=weights, itself=found.itself)
 
 
 @pair_step.register
 def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
     weights, before = pairing.weights(place.register), registers[op.source].laid_out(False)
     alone = pairing.right is None
-    distance, ntk = (
-        None if pairs is None else _mixed(pairs, weights, alone, place.diagonal)
-        for pairs in (before.distance, before.ntk)
-    )
-    assert distance is not None
+    ntk = None if before.ntk is None else _mixed(before.ntk, weights, alone, place.diagonal)
+    itself = pairing.itself(place.register)[:, :, None]
+    if alone:
+        return Register(positions.equal_positions(itself) if place.diagonal else itself, ntk)
     totals, second = [w.sum(2) for w in weights], [side.registers[op.source].second for side in pairing.sides]
     means = [(w @ q[..., None])[..., 0] for w, q in zip(weights, second, strict=True)]
     distance = positions.pool_distance(
-        distance, pairing.across(*totals), pairing.across(*means), pairing.spreads(place.register), pairing.same
-    )
+        _mixed(before.distance, weights, alone, place.diagonal),
+        pairing.across(*totals), pairing.across(*means), pairing.spreads(place.register), pairing.same,
+    )  # fmt: skip
+    if bool(pairing.same.any()) and not place.diagonal:
+        distance = torch.where(pairing.same[:, None, :, None], itself, distance)
     return Register(distance, ntk)
 
 
@@ -134,9 +161,9 @@ def _(
     one, two = positions.across(*pairing.across(tokens[0][..., 0], tokens[1][..., 0]), shape)
     q1, q2 = positions.across(*pairing.second(place.register), shape)
     same = one == two
-    distance = torch.where(same, 0.0, q1 + q2)
+    distance = (q1 + q2).masked_fill(same, 0.0)
     there = (q1 > 0) & (q2 > 0)  # the vector of a padding token is 0 and does not train
-    return Register(distance, torch.where(same & there, op.weight_rate, 0.0).to(distance) if want_ntk else None)
+    return Register(distance, op.weight_rate * (same & there).to(distance) if want_ntk else None)
 
 
 @moments.register

@@ -1,7 +1,7 @@
 """Self-attention whose limit of infinite width exists: keys and queries are tied, and scores divided by their number.
 
-With keys k_p = W_K x_p of d channels the scores k_p · k_p'/d tend to the covariance of the input between two tokens of one
-sample, so the attention weights G become fixed numbers of each sample, and the outputs Gaussian. In the usual form,
+With keys k_p = W_K x_p of d channels the scores k_p · k_p'/d tend to the covariance of the input between two tokens of
+one sample, so the attention weights G become fixed numbers of each sample, and the outputs Gaussian. In the usual form,
 independent queries and scores divided by √d, the weights stay random however wide the layer is.
 
 Reference: Hron, Bahri, Sohl-Dickstein & Novak 2020, "Infinite attention", section 3 and appendix A.
@@ -25,9 +25,10 @@ from ntkit.nn.scale import is_finite_scale
 class SelfAttention(torch.nn.Module):
     """Self-attention with tied keys and queries, in NTK parameterisation.
 
-    Of each head, with keys k_p = W_K y_p/√c of d channels and values v_p = W_V x_p/√c:
+    Of each head, with keys k_p = W_K y_p/√c of d channels and values v_p = W_V x_p/√c of e channels:
 
-        G[p, p'] = mechanism(score_scale · k_p · k_p'/d),   z_p = w_std/√(heads · values) · W_O [Σ_p' G[p, p'] v_p'] + b_std b
+        G[p, p'] = mechanism(score_scale · k_p · k_p'/d)
+        z_p = w_std/√(heads · e) · W_O [Σ_p' G[p, p'] v_p'] + b_std b
 
     Args:
         in_channels: c, channels of the values' input x.

@@ -1,7 +1,7 @@
 """Layers of sequences: random vectors of tokens and positions, attention, means and zeros by a mask.
 
-Attention: z = Σ_p' G[p, p'] v_p' of many heads is Gaussian with nngp'[p, q] = w² Σ G_x[p, p'] nngp[p', q'] G_x'[q, q'] + b²;
-the weights of values and output train, so ntk' = w² G ntk G' + 2 w² G nngp G' + b².
+Attention: z = Σ_p' G[p, p'] v_p' of many values is Gaussian: nngp' = w² G_x nngp G_x'ᵀ + b² over pairs of positions;
+the weights of values and output train, so ntk' = w² G_x ntk G_x'ᵀ + 2 w² G_x nngp G_x'ᵀ + b².
 
 Reference: Hron, Bahri, Sohl-Dickstein & Novak 2020, theorems 3 and 4, for scores divided by the number of tied keys.
 """
