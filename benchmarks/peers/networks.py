@@ -4,7 +4,9 @@
     conv            3×3, stride 1, zero padding: the image keeps its size
     relu erf gelu   activations
     pool            average over 2×2 pixels, stride 2
-    gap             average over all pixels, then flat
+    gap             average over all pixels or tokens, then flat
+    token           fully connected, of every token of a sequence alone
+    attend          self-attention, softmax of scores divided by the number of tied keys
     flatten
     [ … ]           x + f(x), f the words between
 
@@ -26,6 +28,8 @@ CNTK_FLATTEN = "conv relu " * 5 + "flatten dense"
 # these convolutions and pools, the last pool over the 8×8 pixels that are left; here with a trained read-out on top.
 MYRTLE_5 = "conv relu conv relu pool conv relu pool conv relu gap dense"
 MYRTLE_10 = "conv relu conv relu conv relu pool " * 2 + "conv relu conv relu conv relu gap dense"
+ATTENTION = "token attend relu gap dense"
+TWO_ATTENTIONS = "token attend relu token attend relu gap dense"
 # He et al. 2016, "Identity Mappings in Deep Residual Networks", figure 1b, without normalisation
 RESNET_2 = "conv [ relu conv relu conv ] [ relu conv relu conv ] relu flatten dense"
 
@@ -46,7 +50,7 @@ def parse(network: str) -> Steps:
 
 
 def shape_after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A sample's shape behind a step: (features,) or (channels, height, width)."""
+    """A sample's shape behind a step: (features,), (channels, height, width) or (channels, tokens)."""
     match step, shape:
         case "dense", (_,):
             return (1,)
@@ -54,7 +58,9 @@ def shape_after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (1, height, width)
         case "pool", (channels, height, width):
             return (channels, height // 2, width // 2)
-        case "gap", (channels, _, _):
+        case (("token" | "attend"), (_, tokens)):
+            return (1, tokens)
+        case "gap", (channels, *_):
             return (channels,)
         case "flatten", _:
             return (prod(shape),)
@@ -77,12 +83,12 @@ def entries_per_pair(network: str, shape: tuple[int, ...]) -> int:
 
 
 def _affine_steps(steps: Steps, shape: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
-    """Every dense and conv step in order, brackets opened, each with the shape before it."""
+    """Every affine step in order, brackets opened, each with the shape before it."""
     found: list[tuple[Step, tuple[int, ...]]] = []
     for step in steps:
         if isinstance(step, tuple):
             found += _affine_steps(step, shape)
-        elif step in ("dense", "conv"):
+        elif step in ("dense", "conv", "token", "attend"):
             found.append((step, shape))
         shape = shape_after(step, shape)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from peers.networks import CNTK_FLATTEN, CNTK_GAP, FC, MYRTLE_5, MYRTLE_10, RESNET_2
+from peers.networks import ATTENTION, CNTK_FLATTEN, CNTK_GAP, FC, MYRTLE_5, MYRTLE_10, RESNET_2, TWO_ATTENTIONS
 
 # Initial scales of the exact rows: weight variance 2 keeps ReLU layers at their critical point, and the small bias
 # makes sure that the contestants' biases mean the same.
@@ -63,7 +63,7 @@ class ExactRow(Row):
 
     Args:
         network: its layers as words of `peers.networks`.
-        shape: of a sample, (features,) or (channels, height, width).
+        shape: of a sample, (features,), (channels, height, width) or (channels, tokens).
     """
 
     kind = "exact"
@@ -76,8 +76,8 @@ class ExactRow(Row):
         return f"exact NTK, {self.title}, {size}, N = {self.n}"
 
     def quick(self) -> ExactRow:
-        shape = (32,) if len(self.shape) == 1 else (self.shape[0], 8, 8)
-        return replace(self, n=min(self.n, 12), shape=shape, repetitions=2)
+        small = {1: (32,), 2: (self.shape[0], 8), 3: (self.shape[0], 8, 8)}
+        return replace(self, n=min(self.n, 12), shape=small[len(self.shape)], repetitions=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +187,17 @@ ROWS: tuple[Row, ...] = (
         network=RESNET_2,
         shape=IMAGE,
         target=20.0,
+    ),
+    *(
+        ExactRow(
+            name=f"exact-attention{number}-32",
+            title=f"{number} attention layer{'s' if number > 1 else ''} over 64 tokens, pooled",
+            n=32,
+            network=network,
+            shape=(16, 64),
+            target=3.0,
+        )
+        for number, network in ((1, ATTENTION), (2, TWO_ATTENTIONS))
     ),
     EmpiricalRow(name="mlp-trace-200", title=MLP, n=200),
     EmpiricalRow(name="mlp-full-30", title=MLP, n=30, outputs="full", n_outputs=10, repetitions=5),

@@ -13,7 +13,6 @@ PARAMETER_FREE = {
     "erf": ntkit.nn.Erf,
     "gelu": nn.GELU,
     "pool": lambda: nn.AvgPool2d(2),
-    "gap": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     "flatten": nn.Flatten,
 }
 
@@ -27,6 +26,13 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
+
+
+class Mean(nn.Module):
+    """The mean over tokens of (n, tokens, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
 
 
 def network(words: str, shape: tuple[int, ...]) -> nn.Sequential:
@@ -48,6 +54,12 @@ def _layer(step: Step, shape: tuple[int, ...]) -> nn.Module:
             return ntkit.nn.Linear(shape[0], 1, W_STD, B_STD)
         case "conv":
             return ntkit.nn.Conv2d(shape[0], 1, 3, padding=1, w_std=W_STD, b_std=B_STD)
+        case "token":
+            return ntkit.nn.Linear(shape[0], 1, W_STD, B_STD)
+        case "attend":
+            return ntkit.nn.SelfAttention(shape[0], 1, w_std=W_STD, b_std=B_STD)
+        case "gap":
+            return Mean() if len(shape) == 2 else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case tuple():
             return Residual(_sequence(step, shape))
     return PARAMETER_FREE[step]()

@@ -24,6 +24,8 @@ from peers.rows import B_STD, W_STD, EmpiricalRow, ExactRow, Row
 LAYERS = {
     "dense": lambda: stax.Dense(1, W_STD, B_STD),
     "conv": lambda: stax.Conv(1, (3, 3), (1, 1), "SAME", W_STD, B_STD),
+    "token": lambda: stax.Dense(1, W_STD, B_STD),
+    "attend": lambda: stax.GlobalSelfAttention(1, 1, 1, 1, W_value_std=W_STD, b_std=B_STD),
     "relu": stax.Relu,
     "erf": stax.Erf,
     "gelu": stax.Gelu,
@@ -51,8 +53,8 @@ class Exact:
 
     def stage(self, arrays: dict[str, np.ndarray]) -> jax.Array:
         x = arrays["x"]
-        # images lie as (n, height, width, channels), as stax has them
-        return jnp.asarray(np.moveaxis(x, 1, -1) if x.ndim == 4 else x).block_until_ready()
+        # channels are last, as stax has them
+        return jnp.asarray(np.moveaxis(x, 1, -1) if x.ndim > 2 else x).block_until_ready()
 
     def compute(self, inputs: jax.Array) -> jax.Array:
         return self.kernel(inputs).block_until_ready()
