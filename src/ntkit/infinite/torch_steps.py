@@ -146,7 +146,7 @@ def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Re
     ntk = None
     if before.ntk is not None:
         ntk = op.weight_variance * before.ntk + op.bias_rate
-        if op.weight_rate:
+        if isinstance(op.weight_rate, Tensor) or op.weight_rate:
             ntk = ntk + op.weight_rate * pairing.covariance(op.source, before.distance)
     return Register(op.weight_variance * before.distance, ntk)
 
