@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ntkit
-from layer_cases import conv, data, linear
+from layer_cases import B, conv, data, linear
 from ntkit import _memory
 from ntkit.errors import InvalidInput, MemoryLimitExceeded, ToleranceNotReached
 from ntkit.infinite import InfiniteKernel, Kernels
+
+TOLERANCE = 1e-11  # of quadrature, whose error finite differences divide by their step
 
 
 class Net(nn.Module):
@@ -49,10 +51,11 @@ def pooled() -> nn.Module:
 
 
 def residual() -> nn.Module:
-    return Net(
-        lambda m, x: m.last(m.stem(x) + 0.5 * m.branch(torch.relu(m.stem(x)))),
-        stem=linear(5), branch=linear(64), last=linear(64, 1),
-    )  # fmt: skip
+    def forward(m: Net, x: Tensor) -> Tensor:
+        h = m.stem(x)
+        return m.last(h + 0.5 * m.branch(torch.relu(h)))
+
+    return Net(forward, stem=linear(5), branch=linear(64), last=linear(64, 1))
 
 
 def sum_of_activations() -> nn.Module:
@@ -77,39 +80,57 @@ def product() -> nn.Module:
 
 
 def two_outputs() -> nn.Module:
-    return Net(
-        lambda m, x: {"early": m.early(torch.relu(m.stem(x))), "late": m.late(torch.erf(m.middle(torch.relu(m.stem(x)))))},
-        stem=linear(5), early=linear(64, 1), middle=linear(64), late=linear(64, 1),
-    )  # fmt: skip
+    def forward(m: Net, x: Tensor) -> dict[str, Tensor]:
+        h = torch.relu(m.stem(x))
+        return {"early": m.early(h), "late": m.late(torch.erf(m.middle(h)))}
+
+    return Net(forward, stem=linear(5), early=linear(64, 1), middle=linear(64), late=linear(64, 1))
 
 
 def resized() -> nn.Module:
-    return Net(
-        lambda m, x: m.last(F.interpolate(torch.relu(m.two(F.pad(m.one(x), (1, 0, 2, 1)))), (3, 4), mode="bilinear").flatten(1)),
-        one=conv(2), two=conv(64, kernel=2), last=linear(64 * 12, 1),
-    )  # fmt: skip
+    def forward(m: Net, x: Tensor) -> Tensor:
+        h = torch.relu(m.two(F.pad(m.one(x), (1, 0, 2, 1))))
+        return m.last(F.interpolate(h, (3, 4), mode="bilinear").flatten(1))
+
+    return Net(forward, one=conv(2), two=conv(64, kernel=2), last=linear(64 * 12, 1))
+
+
+def closed_forms() -> nn.Module:
+    layers = linear(5), ntkit.nn.Sin(1.1, 0.7, 0.3), linear(64), ntkit.nn.Gaussian(1.0, -0.3), linear(64)
+    return nn.Sequential(*layers, ntkit.nn.Monomial(3), linear(64, 1))
+
+
+def silu_on_images() -> nn.Module:
+    return nn.Sequential(conv(2, kernel=2), nn.SiLU(), nn.AvgPool2d((1, 2)), nn.Flatten(), linear(128, 1))
+
+
+def trained_norm_of_images() -> nn.Module:
+    layers = nn.GroupNorm(2, 64, 0.1), ntkit.nn.Erf(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(conv(2, padding=1), *layers, linear(64, 1))
+
+
+def dropout() -> nn.Module:
+    return nn.Sequential(linear(5), nn.ReLU(), nn.Dropout(0.3), linear(64), nn.ReLU(), linear(64, 1))
 
 
 def plain(**options: Any) -> InfiniteKernel:
-    layers = nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6, 1)
+    layers = nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 1)
     layers[2].weight.requires_grad_(False)
-    return InfiniteKernel(nn.Sequential(*layers), w_std=1.2, b_std=0.3, tolerance=1e-13, **options)
+    return InfiniteKernel(nn.Sequential(*layers), w_std=1.2, b_std=0.3, tolerance=TOLERANCE, **options)
 
 
-VECTOR, IMAGE = (5,), (2, 3, 4)
+VECTOR, IMAGE = (5,), (2, 3, 3)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module | InfiniteKernel], tuple[int, ...]]] = {
     "mlp": (lambda: mlp(nn.ReLU()), VECTOR),
     "leaky": (lambda: mlp(nn.LeakyReLU(0.2)), VECTOR),
     "gelu": (lambda: mlp(nn.GELU()), VECTOR),
-    "closed forms": (lambda: nn.Sequential(linear(5), ntkit.nn.Sin(1.1, 0.7, 0.3), linear(64), ntkit.nn.Gaussian(1.0, -0.3),
-                                           linear(64), ntkit.nn.Monomial(3), linear(64, 1)), VECTOR),
+    "closed forms": (closed_forms, VECTOR),
     "tanh by quadrature": (lambda: mlp(nn.Tanh()), VECTOR),
-    "silu on images": (lambda: nn.Sequential(conv(2), nn.SiLU(), nn.AvgPool2d((1, 2)), nn.Flatten(), linear(64, 1)), IMAGE),
+    "silu on images": (silu_on_images, IMAGE),
     "flattened": (lambda: images(conv(64, stride=2), nn.ReLU(), nn.Flatten(), linear(64, 1)), IMAGE),
     "pools": (pooled, IMAGE),
     "trained norm": (lambda: mlp(nn.ReLU(), nn.LayerNorm(64, 0.1)), VECTOR),
-    "trained norm of images": (lambda: nn.Sequential(conv(2, padding=1), nn.GroupNorm(2, 64, 0.1), ntkit.nn.Erf(),
-                                                     nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear(64, 1)), IMAGE),
+    "trained norm of images": (trained_norm_of_images, IMAGE),
     "rms norm behind": (lambda: nn.Sequential(linear(5), nn.ReLU(), nn.RMSNorm(64, 0.1), linear(64, 1)), VECTOR),
     "residual": (residual, VECTOR),
     "sum of activations": (sum_of_activations, VECTOR),
@@ -117,17 +138,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module | InfiniteKernel], tuple[int, .
     "product": (product, VECTOR),
     "two outputs": (two_outputs, VECTOR),
     "padding and interpolation": (resized, IMAGE),
-    "dropout": (lambda: nn.Sequential(linear(5), nn.ReLU(), nn.Dropout(0.3), linear(64), nn.ReLU(), linear(64, 1)), VECTOR),
-    "dropout of images": (lambda: images(nn.Dropout2d(0.2), conv(64), nn.ReLU(), nn.Flatten(), linear(128, 1)), IMAGE),
+    "dropout": (dropout, VECTOR),
+    "dropout of images": (lambda: images(nn.Dropout2d(0.2), conv(64), nn.ReLU(), nn.Flatten(), linear(64, 1)), IMAGE),
     "plain": (plain, IMAGE),
     "standard parameterisation": (lambda: plain(parameterization="standard"), IMAGE),
-}  # fmt: skip
+}
 
 
 def kernel_of(name: str) -> tuple[InfiniteKernel, tuple[int, ...]]:
     make, sample = NETWORKS[name]
     made = make()
-    return (made if isinstance(made, InfiniteKernel) else InfiniteKernel(made, tolerance=1e-13)), sample
+    return (made if isinstance(made, InfiniteKernel) else InfiniteKernel(made, tolerance=TOLERANCE)), sample
 
 
 def leaves(kernel: InfiniteKernel, dtype: torch.dtype = torch.float64) -> dict[str, dict[str, Tensor]]:
@@ -151,10 +172,9 @@ def entries(kernel: InfiniteKernel, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def slope(function: Callable[[float], Tensor], step: float = 1e-3) -> Tensor:
-    """The derivative at 0 by central differences of fourth order."""
-    one, two = (function(h) - function(-h) for h in (step, 2 * step))
-    return (8 * one - two) / (12 * step)
+def slope(function: Callable[[float], Tensor], step: float = 1e-4) -> Tensor:
+    """The derivative at 0 by central differences."""
+    return (function(step) - function(-step)) / (2 * step)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -232,22 +252,25 @@ def test_scales_of_0_have_slope_0_for_they_enter_by_their_squares(zero):
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.Tanh()])
-def test_equal_parallel_and_opposite_samples_have_the_slopes_of_finite_differences(activation):
-    layers = [ntkit.nn.Linear(5, 64, 1.3), activation, ntkit.nn.Linear(64, 64, 1.3), activation]
-    kernel, a = InfiniteKernel(nn.Sequential(*layers, linear(64, 1)), tolerance=1e-13), data(1, 5)
-    x, w = torch.cat([a, a, 2 * a, -a]), torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+def test_equal_parallel_and_opposite_samples_have_exact_slopes(activation):
+    kernel = InfiniteKernel(nn.Sequential(ntkit.nn.Linear(5, 64, 1.3), activation, linear(64, 1)), tolerance=TOLERANCE)
+    a, w = data(1, 5), torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    x = torch.cat([a, a, 2 * a, -a])
     result = kernel.with_hyperparameters({"0": {"w_std": w}})(x)
 
     def moved(h: float) -> Tensor:
         other = kernel.with_hyperparameters({"0": {"w_std": 1.3 + h}})(x, engine="torch")
         return torch.stack([other.nngp, other.ntk])
 
+    found = torch.stack([result.nngp, result.ntk])
     expected = slope(moved)
-    for k, kind in enumerate((result.nngp, result.ntk)):
-        for i in range(4):
-            for j in range(4):
-                (gradient,) = torch.autograd.grad(kind[i, j], w, retain_graph=True)
-                torch.testing.assert_close(gradient, expected[k, i, j], rtol=1e-6, atol=1e-6)
+    if isinstance(
+        activation, nn.ReLU
+    ):  # of first degree, so all but the last bias grows like w²; differences are rough
+        expected = 2 * (found.detach() - B**2) / 1.3
+    for cotangent in (torch.ones_like(expected), *torch.randn(2, 2, 4, 4, dtype=torch.float64)):
+        (gradient,) = torch.autograd.grad((found * cotangent).sum(), w, retain_graph=True)
+        torch.testing.assert_close(gradient, (expected * cotangent).sum(), rtol=1e-6, atol=1e-7)
 
 
 # ---- what a kernel with gradients is ---------------------------------------------------------------------------------
@@ -274,7 +297,9 @@ def test_a_graph_serves_every_call_and_a_copy_keeps_its_value():
 def test_scales_that_are_not_named_keep_their_gradients():
     kernel, x = biased(nn.ReLU()), data(3, 5)
     w, b = (torch.tensor(v, requires_grad=True) for v in (1.1, 0.4))
-    made = kernel.with_hyperparameters({"0": {"w_std": w}}).with_hyperparameters({"0": {"b_std": b}, "4": {"w_std": 2.0}})
+    made = kernel.with_hyperparameters({"0": {"w_std": w}}).with_hyperparameters(
+        {"0": {"b_std": b}, "4": {"w_std": 2.0}}
+    )
     assert all(gradient != 0 for gradient in torch.autograd.grad(made.ntk(x).sum(), (w, b)))
     again = kernel.with_hyperparameters(made.hyperparameters)
     assert all(gradient != 0 for gradient in torch.autograd.grad(again.ntk(x).sum(), (w, b)))
@@ -348,16 +373,24 @@ def test_memory_for_gradients_is_asked_for_before(monkeypatch):
 
 def test_gradients_through_integrated_kinks_are_refused():
     made = biased(nn.Hardtanh()).with_hyperparameters({"0": {"w_std": torch.tensor(1.1, requires_grad=True)}})
-    with pytest.raises(ToleranceNotReached, match=r"at '1': gradients through hardtanh.* are not available: it has kinks"):
+    with pytest.raises(
+        ToleranceNotReached, match=r"at '1': gradients through hardtanh.* are not available: it has kinks"
+    ):
         made.ntk(data(3, 5))
 
 
 WRONG = {
-    "shape": (lambda: {"0": {"w_std": torch.ones(2)}}, r"w_std of the layer at '0' must be one number, got a tensor of"),
+    "shape": (
+        lambda: {"0": {"w_std": torch.ones(2)}},
+        r"w_std of the layer at '0' must be one number, got a tensor of",
+    ),
     "whole": (lambda: {"0": {"w_std": torch.tensor(1)}}, r"w_std of the layer at '0' must be float32 or float64, got"),
     "nan": (lambda: {"0": {"w_std": torch.tensor(float("nan"))}}, r"w_std of the layer at '0' must be finite, got 1"),
     "negative": (lambda: {"0": {"b_std": torch.tensor(-1.0)}}, r"b_std of the layer at '0' must be a number >= 0"),
-    "large": (lambda: {"0": {"b_std": torch.tensor(1e200).double() * 1e200}}, r"b_std of the layer at '0' must be finite"),
+    "large": (
+        lambda: {"0": {"b_std": torch.tensor(1e200).double() * 1e200}},
+        r"b_std of the layer at '0' must be finite",
+    ),
     "no bias": (
         lambda: {"2": {"b_std": torch.tensor(0.0, requires_grad=True)}},
         r"the layer at '2' has no bias, and b_std=tensor\(0., requires_grad=True\) is given for it",

@@ -46,14 +46,18 @@ class TorchInterpreter:
             for i, op in enumerate(program.instructions)
             if isinstance(op, ops.Dual)
         }
-        self.places = [
-            Place(i, placement.grids[op.sources[0] if op.sources else i], placement.is_diagonal(i), self.duals.get(i))
-            for i, op in enumerate(program.instructions)
-        ]
+        self.places = [self._place(i, op, placement) for i, op in enumerate(program.instructions)]
         self.entries = [
             placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
         ]
         self.before_pools = _ancestors_of_pools(program)
+
+    def _place(self, i: int, op: ops.Instruction, placement: Placement) -> Place:
+        grid, dual = placement.grids[op.sources[0] if op.sources else i], self.duals.get(i)
+        scale_dual = None
+        if isinstance(op, ops.Dual) and op.scale is not None and isinstance(dual, duals.Series):
+            scale_dual = dual.of_scale()
+        return Place(i, grid, placement.is_diagonal(i), dual, scale_dual)
 
     # ---- samples -----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class Moments:
         spread: of pools, half the mean squared distance within each window.
         data: of the data, their values.
         norm: of normalisation layers, what they divide by.
+        scale_tables: like `tables`, of x σ'(x), where a trained scale of x stands before σ and there is no formula.
     """
 
     second: Float[Tensor, "n p"]
@@ -33,13 +34,15 @@ class Moments:
     spread: Float[Tensor, "n p"] | None = None
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
+    scale_tables: duals.Samples | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
         optional = (self.mean, self.spread, self.data, self.norm)
         mean, spread, data, norm = (None if t is None else t[rows] for t in optional)
         p = self.second.shape[1]
-        tables = None if self.tables is None else self.tables[slice(rows.start * p, rows.stop * p)]
-        return Moments(self.second[rows], mean, tables, spread, data, norm)
+        entries = slice(rows.start * p, rows.stop * p)
+        tables, scale_tables = (None if t is None else t[entries] for t in (self.tables, self.scale_tables))
+        return Moments(self.second[rows], mean, tables, spread, data, norm, scale_tables)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Pairing:
         assert two is not None
         return self._sides(one, two)
 
+    def scale_second(self, register: int) -> tuple[Tensor, Tensor]:
+        """Second moments of x σ'(x) of both sides."""
+        one, two = (side.registers[register] for side in self._both)
+        assert one.scale_tables is not None
+        assert two.scale_tables is not None
+        return self._sides(one.scale_tables.variance.view_as(one.second), two.scale_tables.variance.view_as(two.second))
+
     def norms(self, register: int) -> tuple[Tensor, Tensor]:
         """What a normalisation layer divides both sides by."""
         one, two = (side.registers[register].norm for side in self._both)
@@ -105,6 +115,11 @@ class Pairing:
         """s = (q + q' − D)/2."""
         q1, q2 = positions.across(*self.second(register), distance)
         return (q1 + q2 - distance) / 2
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that there are."""
+        return (self.left,) if self.right is None else (self.left, self.right)
 
     @property
     def _both(self) -> tuple[Side, Side]:
@@ -136,12 +151,14 @@ class Place:
         grid: positions of its source.
         diagonal: whether only equal positions of its result are needed.
         dual: of activations.
+        scale_dual: of x σ'(x), where a trained scale of x stands before σ and there is no formula.
     """
 
     register: int
     grid: Grid
     diagonal: bool
     dual: duals.Dual | None
+    scale_dual: duals.Dual | None = None
 
 
 def mean_of(side: Side, register: int) -> Tensor:
