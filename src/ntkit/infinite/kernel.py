@@ -40,7 +40,8 @@ class InfiniteKernel:
             of independent branches, in any nesting. Dropout in training mode enters the kernel: samples of equal
             values have equal masks, others masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
-            number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
+            number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own. For a number a tensor may
+            stand, as in `with_hyperparameters`.
         b_std: the same for biases; a layer without bias never gets one.
         parameterization: of plain layers: "ntk" (scales in the forward pass) or "standard" (in the initial draw, with
             the module's real widths).
@@ -80,7 +81,7 @@ class InfiniteKernel:
         network = with_scales(trace(model), w_std, b_std, parameterization)
         object.__setattr__(self, "network", network)
         object.__setattr__(self, "tolerance", tolerance)
-        object.__setattr__(self, "program", compile_network(network))
+        object.__setattr__(self, "program", compile_network(in_numbers(network)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, InfiniteKernel):

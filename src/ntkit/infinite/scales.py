@@ -20,7 +20,7 @@ from ntkit.architecture.specs import Number, Parameterization, Weighted
 from ntkit.errors import InvalidInput, MissingScale
 from ntkit.nn.scale import is_finite_scale
 
-Scale = float | str | Mapping[str, float | str] | None
+Scale = Number | str | Mapping[str, Number | str] | None
 
 
 def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: str) -> Network:
@@ -28,7 +28,7 @@ def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: 
 
     Args:
         network: as traced.
-        w_std: for plain layers: a number, "torch", or {path pattern: one of these}.
+        w_std: for plain layers: a number, a tensor, "torch", or {path pattern: one of these}.
         b_std: the same for biases; layers without bias need none.
         parameterization: "ntk" or "standard", for plain layers.
 
@@ -57,7 +57,7 @@ def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameteri
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 
-def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
+def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> Number:
     path, layer = node.path, node.spec.name
     if isinstance(scale, Mapping):
         matching = (value for pattern, value in scale.items() if fnmatch.fnmatchcase(path, pattern))
@@ -67,13 +67,9 @@ def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
             f"{layer} at '{path}' is a plain torch layer and states no {name}; give InfiniteKernel(model, {name}=...) "
             f'a number, {{path pattern: number}} or "torch" for torch\'s default draw, or use ntkit.nn.{layer}'
         )
-    if scale == "torch":
+    if isinstance(scale, str) and scale == "torch":
         return torch_default
-    if isinstance(scale, (bool, Mapping)) or not is_finite_scale(scale) or float(scale) < 0:
-        raise InvalidInput(
-            f"{name} of the layer at '{path}' must be a number >= 0, of finite square, or \"torch\", got {scale!r}"
-        )
-    return float(scale)
+    return _number(scale, f"{name} of the layer at '{path}'", ', or "torch"')
 
 
 def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str]) -> None:
@@ -144,8 +140,11 @@ def _rescaled(node: Node, values: Scales) -> Node:
     return replace(node, spec=replace(spec, **found))
 
 
-def _number(value: Any, name: str) -> Number:
-    """A float, or where gradients are wanted a copy in float64: an optimiser may change the tensor, not the kernel."""
+def _number(value: Any, name: str, alternative: str = "") -> Number:
+    """A float, or where gradients are wanted a copy in float64: an optimiser may change the tensor, not the kernel.
+
+    The copy's part of a graph holds no values, so that backward passes can go through it as often as they like.
+    """
     if isinstance(value, Tensor):
         tensor = to_tensor(value, name)
         if tensor.ndim:
@@ -156,8 +155,8 @@ def _number(value: Any, name: str) -> Number:
         number = float(tensor.detach())
     else:
         tensor, number = None, value
-    if isinstance(number, (bool, str)) or not is_finite_scale(number) or float(number) < 0:
-        raise InvalidInput(f"{name} must be a number >= 0, of finite square, got {value!r}")
+    if isinstance(number, bool) or not is_finite_scale(number) or float(number) < 0:
+        raise InvalidInput(f"{name} must be a number >= 0, of finite square{alternative}, got {value!r}")
     if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
         return tensor.to(torch.float64, copy=True)
     return float(number)

@@ -11,7 +11,7 @@ rule and only up to the order that the block's largest |ρ| needs, for all other
 So a pair costs one polynomial, and the coefficients are one-dimensional integrals, once a sample. What a series cut at
 order K leaves out is bounded by Parseval: |error| ≤ |ρ|ᴷ⁺¹ √(t t'), t = E[σ²] − Σ_{k≤K} a_k². Functions with kinks
 have slowly falling coefficients; the pairs whose bound is above the tolerance, all close to ρ = ±1, are integrated
-directly (`plane.py`).
+directly (`plane.py`). x σ'(x), whose covariance a trained scale of x adds, is one more function (`of_scale`).
 
 Reference: Mehler 1866; for kernels Daniely, Frostig & Singer 2016.
 """
