@@ -91,6 +91,19 @@ def test_of_a_sample_with_itself_it_is_the_second_moment(name):
         assert found == pytest.approx(((u * slope(u)) ** 2 * weight).sum(), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", SLOPES)
+def test_zeros_opposite_and_equal_samples_are_exact(name):
+    module, slope, kinks = SLOPES[name]
+    q1, q2 = np.array([0.0, 0.0, 1.3, 1.3, 1.3]), np.array([0.0, 1.3, 0.0, 1.3, 1.3])
+    found = of_scale(module, q1, q2, np.array([0.0, 1.3, 1.3, 0.0, 4 * 1.3]))
+    np.testing.assert_allclose(found[:3], 0.0, atol=1e-15)  # uσ'(u) = 0 at u = 0
+    t, w = np.polynomial.legendre.leggauss(4000)
+    u = 9 * np.sqrt(1.3) * t
+    weight = 9 * w * np.exp(-((9 * t) ** 2) / 2) / math.sqrt(2 * math.pi)
+    own, opposite = (((u * slope(u)) * (sign * u * slope(sign * u)) * weight).sum() for sign in (1, -1))
+    np.testing.assert_allclose(found[3:], [own, opposite], rtol=5e-3 if kinks else 1e-9)  # kinks are inside of the rule
+
+
 @pytest.mark.parametrize("angle", [1e-1, 1e-2, 1e-4, 1e-7])
 def test_close_pairs_of_a_kinked_function_equal_the_closed_form(angle):
     """max(x, 0) written as a clamp is integrated; relu has a formula."""

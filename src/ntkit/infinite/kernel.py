@@ -116,6 +116,7 @@ class InfiniteKernel:
 
         A tensor that requires grad makes the kernel differentiable in it, on the torch engine and with torch inputs;
         of others only the value counts. The kernel keeps the value of now: after a step of an optimiser, make another.
+        Scales enter by their squares, so at 0 the gradient is 0.
 
         Args:
             values: {path pattern: {"w_std": …, "b_std": …}}, as `hyperparameters` gives them, numbers or tensors of no
@@ -128,21 +129,19 @@ class InfiniteKernel:
             InvalidInput: a pattern matches no layer, or a value is out of range.
 
         Example:
-            >>> import math, ntkit, torch
+            >>> import ntkit, torch
             >>> kernel = InfiniteKernel(nn.Sequential(ntkit.nn.Linear(3, 8), nn.ReLU(), ntkit.nn.Linear(8, 1)))
             >>> dict(kernel.with_hyperparameters({"0": {"w_std": 1.5}}).hyperparameters)
             {'0': {'w_std': 1.5, 'b_std': 0.0}, '2': {'w_std': 1.0, 'b_std': 0.0}}
 
             The likelihood of targets under a Gaussian process with this covariance, made larger by its gradient:
 
-            >>> x, y = torch.eye(3).double(), torch.tensor([[3.0], [-1.0], [2.0]]).double()
-            >>> w_std = torch.ones((), dtype=torch.float64, requires_grad=True)
+            >>> x, y = torch.eye(3).double(), torch.tensor([3.0, -1.0, 2.0]).double()
+            >>> w_std = torch.tensor(1.0, requires_grad=True)
             >>> optimizer, losses = torch.optim.Adam([w_std], lr=0.1), []
             >>> for step in range(10):
-            ...     K = kernel.with_hyperparameters({"*": {"w_std": w_std}}).nngp(x)
-            ...     root = torch.linalg.cholesky(K + 0.1 * torch.eye(3))
-            ...     white = torch.linalg.solve_triangular(root, y, upper=False)
-            ...     loss = (white**2).sum() / 2 + root.diagonal().log().sum() + 1.5 * math.log(2 * math.pi)
+            ...     K = kernel.with_hyperparameters({"*": {"w_std": w_std}}).nngp(x) + 0.1 * torch.eye(3)
+            ...     loss = -torch.distributions.MultivariateNormal(torch.zeros(3).double(), K).log_prob(y)
             ...     losses.append(float(loss.detach()))
             ...     optimizer.zero_grad()
             ...     loss.backward()
