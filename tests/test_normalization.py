@@ -14,6 +14,7 @@ from torch import nn
 import ntkit
 from layer_cases import B, W, assert_limit, conv, data, linear
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.infinite.dual import erf
 from oracles import recursion
 
 EPS = 0.1
@@ -94,9 +95,20 @@ ACTIVATIONS = {
         ntkit.nn.Gaussian(1.2, -0.6),
         by_grid(lambda z: 1.2 * np.exp(-0.6 * z**2), lambda z: -1.44 * z * np.exp(-0.6 * z**2)),
     ),
+    "gelu": (nn.GELU(), by_grid(recursion.gelu, recursion.gelu_slope)),
     "exp": (Exponential(), by_grid(np.exp, np.exp)),
     "monomial": (ntkit.nn.Monomial(3), by_grid(lambda z: z**3, lambda z: 3 * z**2)),
 }
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_tanh_by_quadrature_equals_a_textbook_recursion(trained):
+    act = by_grid(np.tanh, lambda z: 1 / np.cosh(z) ** 2)
+    x = data(3, 5)
+    found = ntkit.InfiniteKernel(two_norms(nn.Tanh(), trained), tolerance=1e-11)(x)
+    np.testing.assert_allclose(
+        found.ntk.numpy(), textbook(x.numpy(), trained, act)[1], rtol=1e-8
+    )  # the grid's own error
 
 
 def two_norms(activation: nn.Module, trained: bool) -> nn.Module:
@@ -130,11 +142,14 @@ def test_frozen_scales_go_before_any_activation(activation):
     torch.testing.assert_close(found, ntkit.InfiniteKernel(nn.Sequential(layer, activation, linear(64, 1))).nngp(rows))
 
 
-def test_a_trained_scale_before_an_activation_without_its_rule_is_refused():
-    kernel = ntkit.InfiniteKernel(nn.Sequential(linear(5), nn.LayerNorm(64), nn.Tanh(), linear(64, 1)))
+def test_a_trained_scale_before_an_activation_without_its_rule_is_refused(monkeypatch):
+    monkeypatch.delattr(erf, "scale_derivative")  # as an activation from outside may leave it out
+    kernel = ntkit.InfiniteKernel(nn.Sequential(linear(5), nn.LayerNorm(64), ntkit.nn.Erf(), linear(64, 1)))
     assert kernel.nngp(data(2, 5)).shape == (2, 2)  # which the scale does not enter
-    with pytest.raises(UnsupportedLayer, match=r"Elementwise|tanh.*at '2' reads what a normalisation .*freeze them"):
+    with pytest.raises(UnsupportedLayer, match=r"Erf at '2' reads what a normalisation .*freeze them"):
         kernel.ntk(data(2, 5))
+    with pytest.raises(InvalidInput, match=r"Erf at '2' has no rule for a trained scale before it"):
+        kernel.ntk(data(2, 5), engine="numba")
 
 
 # ---- the same function, written in another way -----------------------------------------------------------------------

@@ -9,10 +9,14 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ntkit.architecture.expressions import Expression
 from ntkit.architecture.windows import ConvAxis, PoolAxis
 
 Parameterization = Literal["ntk", "standard"]
+Number = float | Float[Tensor, ""]  # a tensor where gradients in it are wanted
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Weighted(Spec):
     bias: bool = field(kw_only=True)
     trains_weight: bool = field(default=True, kw_only=True)
     trains_bias: bool = field(default=True, kw_only=True)
-    w_std: float | None = field(default=None, kw_only=True)
-    b_std: float | None = field(default=None, kw_only=True)
+    w_std: Number | None = field(default=None, kw_only=True, hash=False)  # equal tensors have unequal hashes
+    b_std: Number | None = field(default=None, kw_only=True, hash=False)
     parameterization: Parameterization | None = field(default=None, kw_only=True)
 
     @property

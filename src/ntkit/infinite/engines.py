@@ -1,7 +1,7 @@
 """Which engine computes a kernel: the one place that chooses.
 
 "numba" is the compiled engine: CPU, all cores, float32 or float64. "torch" runs on any device and gives gradients with
-respect to the inputs, in float64. "auto" takes numba wherever it can.
+respect to the inputs and the layers' scales, in float64. "auto" takes numba wherever it can.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def _obstacle(placement: Placement, tolerance: float, data: tuple[torch.Tensor, 
             return "the input requires grad"
         if x.device.type != "cpu":
             return f"the input is on {x.device}"
+    if placement.program.requires_grad:
+        return "a layer's scale requires grad"
     for i, op in enumerate(placement.program.instructions):
         if isinstance(op, ops.Dual) and not isinstance(duals.dual(op.activation, tolerance), duals.ClosedForm):
             return f"the dual of {op.activation.name} at '{op.path}' is found by quadrature"

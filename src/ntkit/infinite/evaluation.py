@@ -20,6 +20,8 @@ from ntkit.infinite.engines import chosen
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.plan import Plan, covariances, entries_per_pair
 from ntkit.infinite.program import Dual
+from ntkit.infinite.rules import compile_network
+from ntkit.infinite.scales import on_device, tensors_of
 from ntkit.infinite.torch_interpreter import TorchInterpreter
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
     if x2 is not None:
         two = inputs.samples(kernel.network, x2, "x2")
         inputs.check_same_kind(x1, x2, one, two)
+    inputs.check_gradients_in_scales(_scales_with_gradients(kernel), x1, given.out)
     if given.out is not None:
         inputs.check_no_gradients({"x1": one} if two is None else {"x1": one, "x2": two})
     inputs.check_on_tile(given.on_tile)
-    placement = _placed(kernel, tuple(one.shape[1:]))
+    placement = _placed(kernel, tuple(one.shape[1:]), one.device)
     masks = (
         inputs.mask_of(mask1, one, placement, "x1"),
         None if two is None else inputs.mask_of(mask2, two, placement, "x2"),
@@ -85,7 +88,8 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
     """Both kernels of every sample with itself, for every output."""
     x, given_mask = inputs.without_mask(kernel.network, x, "x")
     samples = inputs.samples(kernel.network, x, "x")
-    placement = _placed(kernel, tuple(samples.shape[1:]))
+    inputs.check_gradients_in_scales(_scales_with_gradients(kernel), x, None)
+    placement = _placed(kernel, tuple(samples.shape[1:]), samples.device)
     mask = inputs.mask_of(given_mask, samples, placement, "x")
     dtype = given.dtype(samples)
     if chosen(given.engine, placement, kernel.tolerance, samples) == "numba":
@@ -94,7 +98,7 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
         found = interpreter.diagonal(_contiguous(samples))
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
     else:
-        interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
+        interpreter = TorchInterpreter(placement.program, kernel.tolerance, placement)
         pairs = interpreter.diagonal(samples.double(), True, True, mask)
     converted = [[k.to(dtype) for k in pair if k is not None] for pair in pairs]
     for result in (k for pair in converted for k in pair):
@@ -107,7 +111,7 @@ def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Pla
     for given, name in ((shape, "shape"), (shape if shape2 is None else shape2, "shape2")):
         inputs.check_shape_argument(given, name)
         sizes_of(kernel.network, given, name)
-    placement = _placed(kernel, shape[1:])
+    placement = _placed(kernel, shape[1:], torch.device("cpu"))
     name = chosen(engine, placement, kernel.tolerance)
     n, m = shape[0], (shape if shape2 is None else shape2)[0]
     pairs = n * (n + 1) // 2 if shape2 is None else n * m
@@ -127,8 +131,16 @@ def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Pla
 # ---- inside ----------------------------------------------------------------------------------------------------
 
 
-def _placed(kernel: InfiniteKernel, sample: tuple[int, ...]) -> Placement:
-    placement = Placement(kernel.program, sample)
+def _scales_with_gradients(kernel: InfiniteKernel) -> dict[str, Tensor]:
+    return tensors_of(kernel.network) if torch.is_grad_enabled() else {}
+
+
+def _placed(kernel: InfiniteKernel, sample: tuple[int, ...], device: torch.device) -> Placement:
+    """The program on samples of one shape, with tensors for scales where gradients in them are wanted."""
+    program = kernel.program
+    if _scales_with_gradients(kernel):  # compiled at every call: a graph can be used for one backward pass
+        program = compile_network(on_device(kernel.network, device))
+    placement = Placement(program, sample)
     placement.check_outputs(kernel.network.output_paths)
     return placement
 
@@ -192,7 +204,7 @@ def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> lis
 def _with_torch(
     kernel, placement, one, two, wanted, dtype, targets, given, masks
 ) -> list[tuple[Tensor | None, Tensor | None]]:
-    interpreter = TorchInterpreter(kernel.program, kernel.tolerance, placement)
+    interpreter = TorchInterpreter(placement.program, kernel.tolerance, placement)
     if _has_positions(placement) and not kernel.network.takes_tokens:
         inputs.check_image_scales([one] if two is None else [one, two])
     second = None if two is None else two.double()

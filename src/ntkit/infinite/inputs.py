@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,29 @@ def check_no_gradients(tensors: dict[str, Tensor]) -> None:
             f"out= takes inputs without gradients, as what is written there has none, but {' and '.join(wanted)} "
             f"{'requires' if len(wanted) == 1 else 'require'} grad; leave out= away to keep the gradients, or pass "
             f"{detached}"
+        )
+
+
+def check_gradients_in_scales(scales: Collection[str], x1: Any, out: Any) -> None:
+    """Raise `InvalidInput` where gradients in scales are wanted of results that can have none.
+
+    Args:
+        scales: names of those that require grad.
+        x1: samples, whose library is that of the results.
+        out: where to write; None for results of their own.
+    """
+    if not scales:
+        return
+    wanted = f"the kernel has gradients in {', '.join(scales)}"
+    if isinstance(x1, np.ndarray):
+        raise InvalidInput(
+            f"{wanted}, and results of numpy arrays have none; pass torch.from_numpy(x), or compute under "
+            "torch.no_grad()"
+        )
+    if out is not None:
+        raise InvalidInput(
+            f"{wanted}, and what is written into out= has none; leave out= away to keep the gradients, or compute "
+            "under torch.no_grad()"
         )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ntkit._arrays import Array
 from ntkit.architecture.network import Network
-from ntkit.architecture.specs import Weighted
+from ntkit.architecture.specs import Number, Weighted
 from ntkit.architecture.tracing import trace
 from ntkit.errors import InvalidInput
 from ntkit.infinite import inputs
@@ -20,7 +20,7 @@ from ntkit.infinite.evaluation import Kernels, diagonal, matrices, plan_of
 from ntkit.infinite.plan import Plan
 from ntkit.infinite.program import Program
 from ntkit.infinite.rules import compile_network
-from ntkit.infinite.scales import Scale, rescaled, with_scales
+from ntkit.infinite.scales import Scale, in_numbers, rescaled, with_scales
 
 Samples = Float[Array, "n *sample"] | Int[Array, "n *tokens"] | tuple[Array, Bool[Array, "n *tokens"]]
 OtherSamples = Float[Array, "m *sample"] | Int[Array, "m *tokens"] | tuple[Array, Bool[Array, "m *tokens"]]
@@ -42,7 +42,8 @@ class InfiniteKernel:
             dropout, residual sums and products of independent branches, in any nesting. Dropout in training mode enters
             the kernel: samples of equal values have equal masks, others masks of their own; model.eval() leaves it out.
         w_std: scale of plain torch layers' weights (standard deviation times √fan-in): a number, {path pattern:
-            number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own.
+            number}, or "torch" for torch's default draw. Layers of ntkit.nn state their own. For a number a tensor may
+            stand, as in `with_hyperparameters`.
         b_std: the same for biases; a layer without bias never gets one.
         parameterization: of plain layers: "ntk" (scales in the forward pass) or "standard" (in the initial draw, with
             the module's real widths).
@@ -82,7 +83,7 @@ class InfiniteKernel:
         network = with_scales(trace(model), w_std, b_std, parameterization)
         object.__setattr__(self, "network", network)
         object.__setattr__(self, "tolerance", tolerance)
-        object.__setattr__(self, "program", compile_network(network))
+        object.__setattr__(self, "program", compile_network(in_numbers(network)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, InfiniteKernel):
@@ -93,33 +94,68 @@ class InfiniteKernel:
     def __hash__(self) -> int:
         return hash((self.program, self.tolerance, self.network.structure))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process holds: scales as numbers, for gradients end where the process does."""
+        return {**self.__dict__, "network": in_numbers(self.network)}
+
+    def __copy__(self) -> InfiniteKernel:
+        return self  # nothing of it can change
+
+    def __deepcopy__(self, memo: Any) -> InfiniteKernel:
+        return self
+
     @property
-    def hyperparameters(self) -> Mapping[str, Mapping[str, float]]:
-        """{path: {"w_std": …, "b_std": …}} of every linear and convolution layer."""
+    def hyperparameters(self) -> Mapping[str, Mapping[str, Number]]:
+        """{path: {"w_std": …, "b_std": …}} of every linear and convolution layer, tensors where they have gradients."""
         return {
-            node.path: {"w_std": node.spec.w_std or 0.0, "b_std": node.spec.b_std or 0.0}
+            node.path: {n: s for n, s in (("w_std", node.spec.w_std), ("b_std", node.spec.b_std)) if s is not None}
             for node in self.network.nodes
             if isinstance(node.spec, Weighted)
         }
 
-    def with_hyperparameters(self, values: Mapping[str, Mapping[str, float]]) -> InfiniteKernel:
+    def with_hyperparameters(self, values: Mapping[str, Mapping[str, Number]]) -> InfiniteKernel:
         """The kernel of the same network with other scales.
 
+        A tensor that requires grad makes the kernel differentiable in it, on the torch engine and with torch inputs;
+        of others only the value counts. The kernel keeps the value of now: after a step of an optimiser, make another.
+        Scales enter by their squares, so at 0 the gradient is 0.
+
         Args:
-            values: {path pattern: {"w_std": …, "b_std": …}}, as `hyperparameters` gives them; layers and scales that
-                are not named stay as they are.
+            values: {path pattern: {"w_std": …, "b_std": …}}, as `hyperparameters` gives them, numbers or tensors of no
+                dimensions; layers and scales that are not named stay as they are.
+
+        Returns:
+            Another kernel; two kernels of equal values are equal, whether they have gradients or not.
 
         Raises:
             InvalidInput: a pattern matches no layer, or a value is out of range.
 
         Example:
-            >>> import ntkit
+            >>> import ntkit, torch
             >>> kernel = InfiniteKernel(nn.Sequential(ntkit.nn.Linear(3, 8), nn.ReLU(), ntkit.nn.Linear(8, 1)))
             >>> dict(kernel.with_hyperparameters({"0": {"w_std": 1.5}}).hyperparameters)
             {'0': {'w_std': 1.5, 'b_std': 0.0}, '2': {'w_std': 1.0, 'b_std': 0.0}}
+
+            The likelihood of targets under a Gaussian process with this covariance, made larger by its gradient:
+
+            >>> x, y = torch.eye(3).double(), torch.tensor([3.0, -1.0, 2.0]).double()
+            >>> w_std = torch.tensor(1.0, requires_grad=True)
+            >>> optimizer, losses = torch.optim.Adam([w_std], lr=0.1), []
+            >>> for step in range(10):
+            ...     K = kernel.with_hyperparameters({"*": {"w_std": w_std}}).nngp(x) + 0.1 * torch.eye(3)
+            ...     loss = -torch.distributions.MultivariateNormal(torch.zeros(3).double(), K).log_prob(y)
+            ...     losses.append(float(loss.detach()))
+            ...     optimizer.zero_grad()
+            ...     loss.backward()
+            ...     _ = optimizer.step()
+            >>> losses[-1] < losses[0] - 1
+            True
+
+        Reference: Rasmussen & Williams 2006, section 5.4.1, for the likelihood.
         """
         network, other = rescaled(self.network, values), object.__new__(InfiniteKernel)
-        for name, value in (("network", network), ("tolerance", self.tolerance), ("program", compile_network(network))):
+        program = compile_network(in_numbers(network))
+        for name, value in (("network", network), ("tolerance", self.tolerance), ("program", program)):
             object.__setattr__(other, name, value)
         return other
 
@@ -151,7 +187,8 @@ class InfiniteKernel:
             `Kernels` with `.nngp` and `.ntk`, each (n, m), of the kind and device of x1.
 
         Raises:
-            InvalidInput: wrong shape, dtype, NaN, moments that do not exist, or `out` for inputs that require grad.
+            InvalidInput: wrong shape, dtype, NaN, moments that do not exist, or numpy arrays or `out` where gradients
+                are wanted.
             MemoryLimitExceeded: the result does not fit in memory.
         """
         given = inputs.Request(engine, out_dtype, out, on_tile)

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ntkit.architecture.specs import Activation
+from torch import Tensor
+
+from ntkit.architecture.specs import Activation, Number
 from ntkit.architecture.windows import ConvAxis, PoolAxis
 
 Scale = Literal["shared", "own"] | None
@@ -82,10 +84,21 @@ class Affine(OfOne):
         bias_rate: the same for the bias.
     """
 
-    weight_variance: float
-    bias_variance: float
-    weight_rate: float
-    bias_rate: float
+    weight_variance: Number
+    bias_variance: Number
+    weight_rate: Number
+    bias_rate: Number
+
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """All four in the order of the arguments, in a program without gradients in scales."""
+        four = self.weight_variance, self.bias_variance, self.weight_rate, self.bias_rate
+        return tuple(map(float, four))  # pyright: ignore[reportReturnType]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients in its scales are wanted."""
+        return any(isinstance(n, Tensor) and n.requires_grad for n in (self.weight_variance, self.bias_variance))
 
 
 @dataclass(frozen=True)
@@ -234,39 +247,31 @@ class MaskedFill(OfOne):
 
 @dataclass(frozen=True)
 class EmbedTokens(Instruction):
-    """A random vector a token of the data: s = w and T = rate where the tokens are equal, else D = 2 w.
+    """A random vector a token of the data: s = 1 where the tokens are equal, else D = 2; T = 0.
 
     Args:
         position_axes: the axes of positions of the data.
         vocabulary: tokens are below this.
         padding: the token whose vector is 0; None for none.
-        weight_variance: w.
-        weight_rate: how fast trained vectors move, 0 where they do not.
         path: where it stands in the model, for errors.
     """
 
     position_axes: tuple[int, ...]
     vocabulary: int
     padding: int | None
-    weight_variance: float
-    weight_rate: float
     path: str = field(compare=False)
 
 
 @dataclass(frozen=True)
 class EmbedPositions(OfOne):
-    """A random vector a position, the same for all samples: s = w R[p, p'], D = 2 w (1 − R[p, p']), T = rate R[p, p'].
+    """A random vector a position, the same for all samples: s = R[p, p'], D = 2 (1 − R[p, p']), T = 0.
 
     Args:
         source: a register with the positions; its values are not read.
         correlation_length: ℓ in R[p, p'] = exp(−|p − p'|²/(2 ℓ²)); 0 for R = 1 at equal positions and 0 elsewhere.
-        weight_variance: w.
-        weight_rate: how fast trained vectors move, 0 where they do not.
     """
 
     correlation_length: float
-    weight_variance: float
-    weight_rate: float
 
 
 @dataclass(frozen=True)
@@ -352,11 +357,15 @@ class Program:
         """Which registers have a tangent kernel other than 0; none where it is not wanted."""
         found: list[bool] = []
         for op in self.instructions:
-            own = isinstance(op, Affine) and (op.weight_rate != 0 or op.bias_rate != 0)
-            own = own or (isinstance(op, (EmbedTokens, EmbedPositions)) and op.weight_rate != 0)
+            own = isinstance(op, Affine) and any(op.numbers[2:])
             own = own or isinstance(op, ScaleAndShift) or (isinstance(op, Dual) and op.scale is not None)
             found.append(wanted and (own or any(found[source] for source in op.sources)))
         return found
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients in some layer's scales are wanted."""
+        return any(isinstance(op, Affine) and op.requires_grad for op in self.instructions)
 
     def last_uses(self) -> dict[int, int]:
         """register -> the last instruction that reads it."""

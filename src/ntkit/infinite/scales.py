@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from ntkit._arrays import to_tensor
 from ntkit.architecture.network import Network, Node
-from ntkit.architecture.specs import Parameterization, Weighted
+from ntkit.architecture.specs import Number, Parameterization, Weighted
 from ntkit.errors import InvalidInput, MissingScale
 from ntkit.nn.scale import is_finite_scale
 
-Scale = float | str | Mapping[str, float | str] | None
+Scale = Number | str | Mapping[str, Number | str] | None
 
 
 def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: str) -> Network:
@@ -23,7 +28,7 @@ def with_scales(network: Network, w_std: Scale, b_std: Scale, parameterization: 
 
     Args:
         network: as traced.
-        w_std: for plain layers: a number, "torch", or {path pattern: one of these}.
+        w_std: for plain layers: a number, a tensor, "torch", or {path pattern: one of these}.
         b_std: the same for biases; layers without bias need none.
         parameterization: "ntk" or "standard", for plain layers.
 
@@ -51,7 +56,7 @@ def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameteri
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 
-def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
+def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> Number:
     path, layer = node.path, node.spec.name
     if isinstance(scale, Mapping):
         matching = (value for pattern, value in scale.items() if fnmatch.fnmatchcase(path, pattern))
@@ -61,13 +66,9 @@ def _lookup(name: str, scale: Scale, node: Node, torch_default: float) -> float:
             f"{layer} at '{path}' is a plain torch layer and states no {name}; give InfiniteKernel(model, {name}=...) "
             f'a number, {{path pattern: number}} or "torch" for torch\'s default draw, or use ntkit.nn.{layer}'
         )
-    if scale == "torch":
+    if isinstance(scale, str) and scale == "torch":
         return torch_default
-    if isinstance(scale, (bool, Mapping)) or not is_finite_scale(scale) or float(scale) < 0:
-        raise InvalidInput(
-            f"{name} of the layer at '{path}' must be a number >= 0, of finite square, or \"torch\", got {scale!r}"
-        )
-    return float(scale)
+    return _number(scale, f"{name} of the layer at '{path}'", ', or "torch"')
 
 
 def _check_patterns(name: str, scale: Scale, network: Network, plain: list[str]) -> None:
@@ -96,13 +97,16 @@ def _say_plain(plain: list[str], network: Network) -> str:
 
 # ---- other scales ------------------------------------------------------------------------------------------------
 
+Scales = Mapping[str, Mapping[str, Number]]
 
-def rescaled(network: Network, values: Mapping[str, Mapping[str, float]]) -> Network:
+
+def rescaled(network: Network, values: Scales) -> Network:
     """The network with other scales of some layers.
 
     Args:
         network: with all scales known.
         values: {path pattern: {"w_std": …, "b_std": …}}; of several patterns that match a layer the first one counts.
+            Of a tensor that requires grad the network keeps a copy, which passes gradients on to it.
 
     Raises:
         InvalidInput: a pattern matches no layer, a name is no scale, a value is no number ≥ 0 or is of a bias that the
@@ -121,16 +125,71 @@ def rescaled(network: Network, values: Mapping[str, Mapping[str, float]]) -> Net
     return replace(network, nodes=tuple(_rescaled(node, values) for node in network.nodes))
 
 
-def _rescaled(node: Node, values: Mapping[str, Mapping[str, float]]) -> Node:
+def _rescaled(node: Node, values: Scales) -> Node:
     spec = node.spec
     pattern = next((p for p in values if fnmatch.fnmatchcase(node.path, p)), None)
     if not isinstance(spec, Weighted) or pattern is None:
         return node
-    for name, value in values[pattern].items():
-        if isinstance(value, (bool, str)) or not is_finite_scale(value) or float(value) < 0:
+    found = {name: _number(value, f"{name} of the layer at '{node.path}'") for name, value in values[pattern].items()}
+    bias = found.get("b_std", 0.0)
+    if not spec.bias and (isinstance(bias, Tensor) or bias > 0):
+        raise InvalidInput(
+            f"the layer at '{node.path}' has no bias, and b_std={values[pattern]['b_std']!r} is given for it"
+        )
+    return replace(node, spec=replace(spec, **found))
+
+
+def _number(value: Any, name: str, alternative: str = "") -> Number:
+    """A float, or where gradients are wanted a copy in float64: an optimiser may change the tensor, not the kernel.
+
+    The copy's part of a graph holds no values, so that backward passes can go through it as often as they like.
+    """
+    if isinstance(value, Tensor):
+        tensor = to_tensor(value, name)
+        if tensor.ndim:
             raise InvalidInput(
-                f"{name} of the layer at '{node.path}' must be a number >= 0, of finite square, got {value!r}"
+                f"{name} must be one number, got a tensor of shape {tuple(tensor.shape)}; take entries of it, such as "
+                "scales[0]"
             )
-        if name == "b_std" and not spec.bias and float(value) > 0:
-            raise InvalidInput(f"the layer at '{node.path}' has no bias, and b_std={value!r} is given for it")
-    return replace(node, spec=replace(spec, **{name: float(value) for name, value in values[pattern].items()}))
+        number = float(tensor.detach())
+    else:
+        tensor, number = None, value
+    if isinstance(number, bool) or not is_finite_scale(number) or float(number) < 0:
+        raise InvalidInput(f"{name} must be a number >= 0, of finite square{alternative}, got {value!r}")
+    if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+        return tensor.to(torch.float64, copy=True)
+    return float(number)
+
+
+def tensors_of(network: Network) -> dict[str, Tensor]:
+    """{name: scale} of the scales in which gradients are wanted."""
+    return {
+        f"{name} of '{node.path}'": scale
+        for node in network.nodes
+        if isinstance(node.spec, Weighted)
+        for name, scale in (("w_std", node.spec.w_std), ("b_std", node.spec.b_std))
+        if isinstance(scale, Tensor)
+    }
+
+
+def in_numbers(network: Network) -> Network:
+    """The network with the values of its scales, without gradients in them."""
+    return _with_tensors(network, lambda scale: float(scale.detach()))
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """The network with its tensors on a device."""
+    return _with_tensors(network, lambda scale: scale.to(device))
+
+
+def _with_tensors(network: Network, function: Callable[[Tensor], Number]) -> Network:
+    def mapped(node: Node) -> Node:
+        if not isinstance(node.spec, Weighted):
+            return node
+        scales = {"w_std": node.spec.w_std, "b_std": node.spec.b_std}
+        return replace(
+            node,
+            spec=replace(node.spec, **{n: function(s) if isinstance(s, Tensor) else s for n, s in scales.items()}),
+        )
+
+    return replace(network, nodes=tuple(map(mapped, network.nodes)))

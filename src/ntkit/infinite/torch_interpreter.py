@@ -1,4 +1,4 @@
-"""Executes a program with torch: any device, exact gradients with respect to the inputs.
+"""Executes a program with torch: any device, exact gradients with respect to the inputs and to the program's scales.
 
 First every instruction runs once over the samples of each side (second moments, coefficients of series; pools need each
 sample's distances to itself), then over blocks of pairs that stay in cache. Without x2 only the blocks on and above the
@@ -49,14 +49,18 @@ class TorchInterpreter:
             for i, op in enumerate(program.instructions)
             if isinstance(op, ops.Dual)
         }
-        self.places = [
-            Place(i, placement.grids[op.sources[0] if op.sources else i], placement.is_diagonal(i), self.duals.get(i))
-            for i, op in enumerate(program.instructions)
-        ]
+        self.places = [self._place(i, op, placement) for i, op in enumerate(program.instructions)]
         self.entries = [
             placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
         ]
         self.before_mixing = _ancestors_of_mixing(program)
+
+    def _place(self, i: int, op: ops.Instruction, placement: Placement) -> Place:
+        grid, dual = placement.grids[op.sources[0] if op.sources else i], self.duals.get(i)
+        scale_dual = None
+        if isinstance(op, ops.Dual) and op.scale is not None and isinstance(dual, duals.Series):
+            scale_dual = dual.of_scale()
+        return Place(i, grid, placement.is_diagonal(i), dual, scale_dual)
 
     # ---- samples -----------------------------------------------------------------------------------------------
 
@@ -84,7 +88,7 @@ class TorchInterpreter:
 
     def _groups(self, x: Tensor) -> list[slice]:
         """Samples whose pairs with themselves are computed together; all of them where gradients are wanted."""
-        at_once = len(x) if x.requires_grad else max(1, _ITSELF_ENTRIES // max(self.entries))
+        at_once = len(x) if self._with_slopes(x) else max(1, _ITSELF_ENTRIES // max(self.entries))
         return [slice(i, min(i + at_once, len(x))) for i in range(0, len(x), at_once)]
 
     def _within(self, i: int, op: ops.Instruction, side: Side, registers: dict[int, Register]) -> Within:
@@ -149,7 +153,7 @@ class TorchInterpreter:
             MemoryLimitExceeded: a block of one pair does not fit, or with gradients all pairs.
         """
         n, m = len(x1), len(x1 if x2 is None else x2)
-        with_slopes = x1.requires_grad or (x2 is not None and x2.requires_grad)
+        with_slopes = self._with_slopes(x1, x2)
         self._require_memory(n * m if with_slopes else 1, with_slopes, x1.element_size())
         mask = masks[0]
         if x2 is not None and mask is not None and masks[1] is not None:
@@ -170,7 +174,8 @@ class TorchInterpreter:
         self, x: Float[Tensor, "n *sample"], want_nngp: bool, want_ntk: bool, mask: Tensor | None = None
     ) -> list[Result]:
         """(nngp, ntk) of each sample with itself, each (n,) or None, for each output."""
-        self._require_memory(len(x) if x.requires_grad else 1, x.requires_grad, x.element_size())
+        with_slopes = self._with_slopes(x)
+        self._require_memory(len(x) if with_slopes else 1, with_slopes, x.element_size())
         side = self.side(x, mask)
         parts = [self.pairs(Pairing(side[rows], None), want_ntk) for rows in self._groups(x)]
         results: list[Result] = []
@@ -179,6 +184,11 @@ class TorchInterpreter:
             ntk = torch.cat([t[:, 0] for part in parts if (t := part[k][1]) is not None]) if want_ntk else None
             results.append((nngp, ntk))
         return results
+
+    def _with_slopes(self, *samples: Tensor | None) -> bool:
+        """Whether a graph is kept for gradients in samples or scales."""
+        wanted = self.program.requires_grad or any(x is not None and x.requires_grad for x in samples)
+        return wanted and torch.is_grad_enabled()
 
     def _require_memory(self, pairs: int, with_slopes: bool, item: int) -> None:
         if with_slopes:

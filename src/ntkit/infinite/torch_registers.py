@@ -28,6 +28,7 @@ class Moments:
         itself: of the same, squared distances within each sample.
         data: of the data, their values.
         norm: of normalisation layers, what they divide by.
+        scale_tables: like `tables`, of x σ'(x), where a trained scale of x stands before σ and there is no formula.
     """
 
     second: Float[Tensor, "n p"]
@@ -38,13 +39,15 @@ class Moments:
     norm: Float[Tensor, "n p"] | None = None
     weights: Float[Tensor, "n p k"] | None = None
     itself: Float[Tensor, "n p p"] | None = None
+    scale_tables: duals.Samples | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
         optional = (self.mean, self.spread, self.data, self.norm, self.weights, self.itself)
         mean, spread, data, norm, weights, itself = (None if t is None else t[rows] for t in optional)
         p = self.second.shape[1]
-        tables = None if self.tables is None else self.tables[slice(rows.start * p, rows.stop * p)]
-        return Moments(self.second[rows], mean, tables, spread, data, norm, weights, itself)
+        entries = slice(rows.start * p, rows.stop * p)
+        tables, scale_tables = (None if t is None else t[entries] for t in (self.tables, self.scale_tables))
+        return Moments(self.second[rows], mean, tables, spread, data, norm, weights, itself, scale_tables)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,13 @@ class Pairing:
         assert one is not None
         assert two is not None
         return self.across(one, two)
+
+    def scale_second(self, register: int) -> tuple[Tensor, Tensor]:
+        """Second moments of x σ'(x) of both sides."""
+        one, two = (side.registers[register] for side in self.sides)
+        assert one.scale_tables is not None
+        assert two.scale_tables is not None
+        return self.across(one.scale_tables.variance.view_as(one.second), two.scale_tables.variance.view_as(two.second))
 
     def norms(self, register: int) -> tuple[Tensor, Tensor]:
         """What a normalisation layer divides both sides by."""
@@ -193,12 +203,14 @@ class Place:
         grid: positions of its source.
         diagonal: whether only equal positions of its result are needed.
         dual: of activations.
+        scale_dual: of x σ'(x), where a trained scale of x stands before σ and there is no formula.
     """
 
     register: int
     grid: Grid
     diagonal: bool
     dual: duals.Dual | None
+    scale_dual: duals.Dual | None = None
 
 
 def mean_of(side: Side, register: int) -> Tensor:

@@ -144,7 +144,7 @@ def _(op: ops.EmbedTokens, side: Side, place: Place, found: Within | None) -> Mo
             f"'{op.path}' has vectors for tokens 0 to {op.vocabulary - 1}, but {int(tokens.min())} to "
             f"{int(tokens.max())} arrive; make the vocabulary larger, or leave these tokens out"
         )
-    second = torch.full_like(tokens, op.weight_variance)
+    second = torch.ones_like(tokens)
     if op.padding is not None:
         second = second.masked_fill(tokens == op.padding, 0.0)
     return Moments(second, data=tokens[..., None])
@@ -160,15 +160,13 @@ def _(
     shape = tokens[0] if place.diagonal else tokens[0][..., None]
     one, two = positions.across(*pairing.across(tokens[0][..., 0], tokens[1][..., 0]), shape)
     q1, q2 = positions.across(*pairing.second(place.register), shape)
-    same = one == two
-    distance = (q1 + q2).masked_fill(same, 0.0)
-    there = (q1 > 0) & (q2 > 0)  # the vector of a padding token is 0 and does not train
-    return Register(distance, op.weight_rate * (same & there).to(distance) if want_ntk else None)
+    distance = (q1 + q2).masked_fill(one == two, 0.0)  # the vector of a padding token is 0, and so are its q and s
+    return Register(distance, torch.zeros_like(distance) if want_ntk else None)
 
 
 @moments.register
 def _(op: ops.EmbedPositions, side: Side, place: Place, found: Within | None) -> Moments:
-    return Moments(torch.full_like(side.registers[op.source].second, op.weight_variance))
+    return Moments(torch.ones_like(side.registers[op.source].second))
 
 
 @pair_step.register
@@ -177,8 +175,8 @@ def _(
 ) -> Register:
     like = registers[op.source].laid_out(place.diagonal).distance
     covariance = _between_positions(place.grid, op.correlation_length, like)
-    distance = (2 * op.weight_variance * (1 - covariance)).expand_as(like)
-    return Register(distance, (op.weight_rate * covariance).expand_as(like) if want_ntk else None)
+    distance = (2 * (1 - covariance)).expand_as(like)
+    return Register(distance, torch.zeros_like(like) if want_ntk else None)
 
 
 def _between_positions(grid: Grid, correlation_length: float, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ pairs of positions, (n, p, m, p'), or only equal ones, (n, p, m), as the placeme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 
 import torch
@@ -52,7 +52,8 @@ def _(op: ops.Dual, side: Side, place: Place, within: Within | None) -> Moments:
     q = side.registers[op.source].second
     assert place.dual is not None
     tables = place.dual.samples(q.flatten())
-    return Moments(tables.variance.view_as(q), tables.mean.view_as(q), tables)
+    of_scale = None if place.scale_dual is None else place.scale_dual.samples(q.flatten())
+    return Moments(tables.variance.view_as(q), tables.mean.view_as(q), tables, scale_tables=of_scale)
 
 
 @moments.register
@@ -157,7 +158,7 @@ def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Re
     ntk = None
     if before.ntk is not None:
         ntk = op.weight_variance * before.ntk + op.bias_rate
-        if op.weight_rate:
+        if isinstance(op.weight_rate, Tensor) or op.weight_rate:
             ntk = ntk + op.weight_rate * pairing.covariance(op.source, before.distance)
     return Register(op.weight_variance * before.distance, ntk)
 
@@ -165,21 +166,34 @@ def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Re
 @pair_step.register
 def _(op: ops.Dual, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
     before = registers[op.source].laid_out(place.diagonal)
-    q1, q2 = positions.across(*pairing.second(op.source), before.distance)
+    assert place.dual is not None
     if isinstance(place.dual, duals.ClosedForm):
+        q1, q2 = positions.across(*pairing.second(op.source), before.distance)
         distance = place.dual.distance(q1, q2, before.distance)
         derivative = place.dual.derivative(q1, q2, before.distance) if before.ntk is not None else None
     else:
-        distance, derivative = _dual_of_tables(pairing, place, before)
+        tables = [side.registers[place.register].tables for side in pairing.sides]
+        distance, derivative = _dual_of_tables(place.dual, tables, before, before.ntk is not None)
     ntk = None if before.ntk is None or derivative is None else before.ntk * derivative
     if ntk is not None and op.scale is not None:
-        if not isinstance(place.dual, duals.ClosedForm) or place.dual.scale_derivative is None:
-            raise UnsupportedLayer(
-                f"{op.activation.name} at '{op.path}' reads what a normalisation layer scales by trained numbers, and "
-                "it has no rule for their part of the tangent kernel; freeze them with requires_grad_(False)"
-            )
-        ntk = ntk + _at(op.scale, place.dual.scale_derivative(q1, q2, before.distance))
+        ntk = ntk + _at(op.scale, _of_scale(op, pairing, place, before))
     return Register(distance, ntk)
+
+
+def _of_scale(op: ops.Dual, pairing: Pairing, place: Place, before: Register) -> Tensor:
+    """E[uσ'(u) vσ'(v)], by its formula or as a covariance found by quadrature."""
+    if isinstance(place.dual, duals.ClosedForm) and place.dual.scale_derivative is not None:
+        q1, q2 = positions.across(*pairing.second(op.source), before.distance)
+        return place.dual.scale_derivative(q1, q2, before.distance)
+    if place.scale_dual is None:
+        raise UnsupportedLayer(
+            f"{op.activation.name} at '{op.path}' reads what a normalisation layer scales by trained numbers, and "
+            "it has no rule for their part of the tangent kernel; freeze them with requires_grad_(False)"
+        )
+    tables = [side.registers[place.register].scale_tables for side in pairing.sides]
+    distance, _ = _dual_of_tables(place.scale_dual, tables, before, False)
+    v1, v2 = positions.across(*pairing.scale_second(place.register), distance)
+    return (v1 + v2 - distance) / 2
 
 
 def _at(scale: ops.Scale, values: Tensor) -> Tensor:
@@ -300,27 +314,34 @@ def sum_of(weights: tuple[float, ...], parts: list[Tensor]) -> Tensor:
     return total
 
 
-def _dual_of_tables(pairing: Pairing, place: Place, before: Register) -> tuple[Tensor, Tensor | None]:
-    """A dual that has tables for each sample and position takes matrices of pairs, one after another."""
-    assert place.dual is not None
-    left = pairing.left.registers[place.register].tables
-    right = left if pairing.right is None else pairing.right.registers[place.register].tables
+def _dual_of_tables(
+    dual: duals.Dual, tables: Sequence[duals.Samples | None], before: Register, want: bool
+) -> tuple[Tensor, Tensor | None]:
+    """A dual that has tables for each sample and position takes matrices of pairs, one after another.
+
+    Args:
+        dual: what to compute.
+        tables: of both sides, or of samples that meet themselves only.
+        before: D of the pairs.
+        want: whether the derivative is wanted.
+    """
+    left, right = tables[0], tables[-1]
     assert left is not None
     assert right is not None
-    d, want = before.distance, before.ntk is not None
+    d, alone = before.distance, len(tables) == 1
     n, p, m = d.shape[:3]
-    if pairing.right is None and d.ndim == 3:  # each position of each sample with itself, in line
-        results, shape, dim = [place.dual.pairs(left, right, d.flatten(), want)], (n, p, 1), 0
-    elif pairing.right is None:
+    if alone and d.ndim == 3:  # each position of each sample with itself, in line
+        results, shape, dim = [dual.pairs(left, right, d.flatten(), want)], (n, p, 1), 0
+    elif alone:
         rows = [slice(i * p, (i + 1) * p) for i in range(n)]
-        results = [place.dual.pairs(left[r], left[r], d[i, :, 0], want) for i, r in enumerate(rows)]
+        results = [dual.pairs(left[r], left[r], d[i, :, 0], want) for i, r in enumerate(rows)]
         shape, dim = (n, p, 1, p), 0
     elif d.ndim == 3:
         at = [slice(k, None, p) for k in range(p)]
-        results = [place.dual.pairs(left[a], right[a], d[:, k], want) for k, a in enumerate(at)]
+        results = [dual.pairs(left[a], right[a], d[:, k], want) for k, a in enumerate(at)]
         shape, dim = (n, p, m), 1
     else:
-        results, shape, dim = [place.dual.pairs(left, right, d.reshape(n * p, m * p), want)], (n, p, m, p), 0
+        results, shape, dim = [dual.pairs(left, right, d.reshape(n * p, m * p), want)], (n, p, m, p), 0
     distances, derivatives = zip(*results, strict=True)
     whole = torch.stack(distances, dim).reshape(shape)
     return whole, torch.stack(derivatives, dim).reshape(shape) if want else None

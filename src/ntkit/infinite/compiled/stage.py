@@ -26,11 +26,11 @@ def affine_numbers(op: ops.Affine) -> tuple[tuple[float, float, float, float], b
     s = (q + q' − D)/2 comes from the moments before or, where nothing cancels, as (s' − b)/w from those after: they are
     what the next activation reads.
     """
-    w, b = op.weight_variance, op.bias_variance
-    if w > 0 and (b == 0 or op.weight_rate <= w):
-        rate = op.weight_rate / w
-        return (w, rate / 2, op.bias_rate - rate * b, w), True
-    return (w, op.weight_rate / 2, op.bias_rate, 1.0), False
+    w, b, weight_rate, bias_rate = op.numbers
+    if w > 0 and (b == 0 or weight_rate <= w):
+        rate = weight_rate / w
+        return (w, rate / 2, bias_rate - rate * b, w), True
+    return (w, weight_rate / 2, bias_rate, 1.0), False
 
 
 def scale_and_shift_numbers(op: ops.ScaleAndShift) -> tuple[float, float, float, float]:

@@ -215,9 +215,10 @@ class StateBuilder:
             case ops.Read():
                 q[i] = self._mean_square(op, states.data[i])
             case ops.Affine():
-                q[i] = op.weight_variance * q[op.source]
-                if op.bias_variance:
-                    q[i] += op.bias_variance
+                w, b, *_ = op.numbers
+                q[i] = w * q[op.source]
+                if b:
+                    q[i] += b
             case ops.Dual():
                 self._dual(i, op, states)
             case ops.Window():

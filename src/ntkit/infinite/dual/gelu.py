@@ -4,7 +4,10 @@ By Stein's lemma, with s the covariance, Δ = (1 + q1)(1 + q2) − s², I = E[ψ
 J = E[ψ'ψ'] = (2/π)/√Δ:
 
     E[σσ]   = ¼ (s + s I + J (q1 q2 + s² (1 − q1 q2)/((1+q1)(1+q2))))
-    E[σ'σ'] = ¼ (1 + I + J s (1/(1+q1) + 1/(1+q2) + 1/Δ)).
+    E[σ'σ'] = ¼ (1 + I + J s (1/(1+q1) + 1/(1+q2) + 1/Δ))
+    E[uσ' vσ'] = E[σσ] + J/4 (M (1 + Δ/(1+q1) + Δ/(1+q2)) + 2 s² (1/Δ² + 1/(1+q1)² + 1/(1+q2)²)),
+
+M = (q1 (1+q2) − s²)(q2 (1+q1) − s²)/Δ²: the densities in uσ'(u) = σ(u) + u² φ(u) leave Gaussian moments.
 
 Reference: derived here; the same moments stand in Tsuchida, Pearce, van der Heide, Roosta & Gallagher 2020.
 """
@@ -84,3 +87,13 @@ def derivative(q1, q2, d):
     i = 2 / pi * arcsin(clip(s / sqrt((1 + q1) * (1 + q2)), -1.0, 1.0))
     j = 2 / pi / sqrt(delta)
     return (1 + i + j * s * (1 / (1 + q1) + 1 / (1 + q2) + 1 / delta)) / 4
+
+
+def scale_derivative(q1, q2, d):
+    """E[uσ'(u) vσ'(v)]."""
+    s, apart = (q1 + q2 - d) / 2, determinant(q1, q2, d)
+    one, two, delta = 1 + q1, 1 + q2, 1 + q1 + q2 + apart
+    product = (q1 + apart) * (q2 + apart) / delta**2
+    squares = 1 / delta**2 + 1 / one**2 + 1 / two**2
+    densities = (product * (1 + delta / one + delta / two) + 2 * s**2 * squares) / (2 * pi * sqrt(delta))
+    return (variance(q1) + variance(q2) - distance(q1, q2, d)) / 2 + densities

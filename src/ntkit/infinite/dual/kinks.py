@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkit.architecture.expressions import Expression
 from ntkit.errors import InvalidInput, ToleranceNotReached
-from ntkit.infinite.dual.quadrature import value_and_slope
+from ntkit.infinite.dual.quadrature import Function, value_and_slope
 
 _NODES = 24
 _PANELS = 192
@@ -26,7 +25,7 @@ _POLE_STEPS = np.array([1e-7, 10**-8.5, 1e-10])  # of the reach; further in, the
 _POLE_RISE = 10 ** (1.5 * 0.45)  # from one step to the next: |x|^-0.45, as the square of |x|^-0.5 has no integral
 
 
-def breakpoints(expression: Expression, reach: float) -> Tensor:
+def breakpoints(expression: Function, reach: float) -> Tensor:
     """Points that cut |x| ≤ reach into panels on which `expression` is smooth; empty where it is smooth throughout.
 
     Args:
@@ -55,7 +54,7 @@ def breakpoints(expression: Expression, reach: float) -> Tensor:
 
 
 def _bisect(
-    expression: Expression, edges: np.ndarray, smallest: float, floor: tuple[float, float]
+    expression: Function, edges: np.ndarray, smallest: float, floor: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The panels that bisection leaves inside the first, rough ones: smooth by now, or as small as a point."""
     left, right = edges[:-1], edges[1:]
@@ -105,7 +104,7 @@ def _roundest(low: float, high: float) -> float:
     return next((c for c in candidates if low - margin <= c <= high + margin), middle)
 
 
-def _refuse_poles(expression: Expression, kinks: np.ndarray, reach: float) -> None:
+def _refuse_poles(expression: Function, kinks: np.ndarray, reach: float) -> None:
     """Raise where function or slope rises like a power towards a kink, from either side."""
     steps = np.stack([reach * _POLE_STEPS, -reach * _POLE_STEPS])
     near = torch.from_numpy(kinks[:, None, None] + steps)
@@ -128,7 +127,7 @@ def _lobatto(n: int) -> tuple[np.ndarray, np.ndarray]:
     return t, 2 / (n * (n - 1) * p(t) ** 2)
 
 
-def _rounding(expression: Expression, edges: np.ndarray) -> tuple[float, float]:
+def _rounding(expression: Function, edges: np.ndarray) -> tuple[float, float]:
     """What rounding may leave of function and slope: of their largest values, weighted as their squares are."""
     g = torch.linspace(-9.0, 9.0, 2**16, dtype=torch.float64)
     weight = torch.exp(-(g**2) / 4)
@@ -137,7 +136,7 @@ def _rounding(expression: Expression, edges: np.ndarray) -> tuple[float, float]:
 
 
 def _is_smooth(
-    expression: Expression, left: np.ndarray, right: np.ndarray, floor: tuple[float, float], *, ends: bool
+    expression: Function, left: np.ndarray, right: np.ndarray, floor: tuple[float, float], *, ends: bool
 ) -> np.ndarray:
     """Whether the Legendre coefficients of function and slope have fallen on each panel."""
     if len(left) == 0:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkit.architecture.expressions import Expression
-from ntkit.infinite.dual.quadrature import normal_nodes, value_and_slope
+from ntkit.infinite.dual.quadrature import Function, normal_nodes, value_and_slope
 
 _REACH = 9.0
 _OUTER = tuple(float(z) for z in range(-9, 10))
@@ -25,9 +24,7 @@ _CROSS_ALL = 16  # breaks up to which every two kinks' crossing is a panel's edg
 _EVALUATIONS_AT_ONCE = 200_000  # arrays of this size stay in cache; larger ones cost more in page faults than in sums
 
 
-def plane_moments(
-    expression: Expression, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor
-) -> tuple[Tensor, Tensor]:
+def plane_moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
     """E[(σu − σv)²] and E[σ'(u) σ'(v)].
 
     Args:
@@ -51,7 +48,7 @@ def plane_moments(
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _moments(expression: Expression, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
     tiny = torch.finfo(torch.float64).tiny ** 0.5
     s, c = torch.sqrt(apart / 2).clamp(min=tiny), torch.sqrt(1 - apart / 2).clamp(min=tiny)
     safe1, safe2 = r1.clamp(min=tiny), r2.clamp(min=tiny)

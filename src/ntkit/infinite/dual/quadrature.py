@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,23 @@ import torch
 from torch import Tensor
 
 from ntkit.architecture.expressions import Expression, apply_expression
+
+
+@dataclass(frozen=True)
+class TimesSlope:
+    """The function x σ'(x), whose covariance is what a trained scale of x adds to the tangent kernel.
+
+    Args:
+        of: σ.
+    """
+
+    of: Expression
+
+    def __str__(self) -> str:
+        return f"x times the slope of {self.of}"
+
+
+Function = Expression | TimesSlope
 
 
 @lru_cache
@@ -27,8 +45,11 @@ def normal_nodes(left: Tensor, right: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return g, (half * w).flatten(-2) * torch.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
 
 
-def value_and_slope(expression: Expression, x: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_slope(expression: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     """σ(x) and σ'(x), the latter by autograd; both keep a graph to `x` where it has one."""
+    if isinstance(expression, TimesSlope):  # nothing reads its own slope, which need not exist: 0 stands for it
+        value = x * value_and_slope(expression.of, x)[1]
+        return value, torch.zeros_like(value)
     keep = x.requires_grad
     with torch.enable_grad():
         leaf = x if keep else x.detach().requires_grad_(True)

@@ -11,7 +11,7 @@ rule and only up to the order that the block's largest |ρ| needs, for all other
 So a pair costs one polynomial, and the coefficients are one-dimensional integrals, once a sample. What a series cut at
 order K leaves out is bounded by Parseval: |error| ≤ |ρ|ᴷ⁺¹ √(t t'), t = E[σ²] − Σ_{k≤K} a_k². Functions with kinks
 have slowly falling coefficients; the pairs whose bound is above the tolerance, all close to ρ = ±1, are integrated
-directly (`plane.py`).
+directly (`plane.py`). x σ'(x), whose covariance a trained scale of x adds, is one more function (`of_scale`).
 
 Reference: Mehler 1866; for kernels Daniely, Frostig & Singer 2016.
 """
@@ -26,14 +26,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ntkit.architecture.expressions import Expression
 from ntkit.errors import InvalidInput, ToleranceNotReached
 from ntkit.infinite.dual.angle import half_sine_squared
 from ntkit.infinite.dual.base import Samples
 from ntkit.infinite.dual.elementary import sqrt
 from ntkit.infinite.dual.kinks import breakpoints
 from ntkit.infinite.dual.plane import plane_moments
-from ntkit.infinite.dual.quadrature import normal_nodes, value_and_slope
+from ntkit.infinite.dual.quadrature import Function, TimesSlope, normal_nodes, value_and_slope
 
 _REACH = 14.0  # integrals run over |g| ≤ 14, where exp(−g²/4) is below 1e-21
 _PANEL, _NODES = 0.25, 20  # width of a panel and nodes on it: enough for h_k up to the largest order
@@ -51,8 +50,13 @@ class Series:
         tolerance: bound on the error of each moment relative to √(E[σ(u)²] E[σ(v)²]), and the same for σ'.
     """
 
-    expression: Expression
+    expression: Function
     tolerance: float
+
+    def of_scale(self) -> Series:
+        """The dual of x σ'(x), from which E[uσ'(u) vσ'(v)] comes: what a trained scale of x adds."""
+        assert not isinstance(self.expression, TimesSlope)
+        return Series(TimesSlope(self.expression), self.tolerance)
 
     def samples(self, q: Tensor) -> Samples:
         """Second moment, mean and Hermite coefficients for variances q (n,)."""
@@ -127,8 +131,9 @@ class Series:
         for name in ("a", "b"):
             left_out = []
             for side in (one, two):
-                square = side[f"{name}_square"].detach()[:, None].clamp(min=1e-300)
-                rest = (1 - (side[name].detach() ** 2).cumsum(1) / square).clamp(min=0)
+                square = side[f"{name}_square"].detach()[:, None]
+                rest = (1 - (side[name].detach() ** 2).cumsum(1) / square.clamp(min=1e-300)).clamp(min=0)
+                rest = torch.where(square > 0, rest, 0.0)  # a function that is 0 needs no order
                 left_out.append(rest.amax(0))
             enough &= power * torch.sqrt(left_out[0] * left_out[1]).cpu() <= self.tolerance / 100
         return int(enough.int().argmax()) if bool(enough.any()) else highest
@@ -216,7 +221,7 @@ def _sum_close(one: dict[str, Tensor], two: dict[str, Tensor], apart: Tensor) ->
     return distance + (rest_one - rest_two) ** 2 + 2 * rest_one * rest_two * below_one, covariance
 
 
-def _coefficients(expression: Expression, root: Tensor, breaks: Tensor, order: int) -> dict[str, Tensor]:
+def _coefficients(expression: Function, root: Tensor, breaks: Tensor, order: int) -> dict[str, Tensor]:
     """a_k, b_k up to `order`, second moments and what the series leaves out of them, for standard deviations (n,)."""
     edges, g, weight, basis = _grid(order)
     weights = weight.expand(len(root), -1)
@@ -268,7 +273,7 @@ def _hermite(g: Tensor, order: int) -> Iterator[Tensor]:
 
 
 def _project(
-    expression: Expression,
+    expression: Function,
     x: Tensor,
     weights: Tensor,
     *,
@@ -294,7 +299,7 @@ def _project(
     return result
 
 
-def _check_growth(expression: Expression, value: Tensor, weight: Tensor, whole_line: bool) -> None:
+def _check_growth(expression: Function, value: Tensor, weight: Tensor, whole_line: bool) -> None:
     if not bool(torch.isfinite(value).all()):
         raise InvalidInput(
             f"the activation {expression} is not finite on the whole line, so its moments under a Gaussian do not "

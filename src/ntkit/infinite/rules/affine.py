@@ -12,7 +12,7 @@ Reference: Jacot et al. 2018; Arora et al. 2019, section 4, for convolutions; So
 
 from __future__ import annotations
 
-from ntkit.architecture.specs import Conv, Linear, Weighted
+from ntkit.architecture.specs import Conv, Linear, Number, Weighted
 from ntkit.errors import MissingScale, UnsupportedLayer
 from ntkit.infinite.program import Affine, Window
 from ntkit.infinite.rules.base import Builder, rule
@@ -22,7 +22,7 @@ from ntkit.infinite.rules.values import Value
 @rule.register
 def linear(spec: Linear, inputs: list[Value], builder: Builder) -> Value:
     """z = W x + b of anything whose covariance is known, at every position alone."""
-    return _affine(spec, builder.settle(inputs[0]), spec.out_features, builder)
+    return affine_layer(spec, builder.settle(inputs[0]), spec.out_features, builder)
 
 
 @rule.register
@@ -33,17 +33,18 @@ def convolution(spec: Conv, inputs: list[Value], builder: Builder) -> Value:
     source = builder.settle(inputs[0])
     if not all(axis.is_pointwise for axis in spec.axes):
         source = builder.emit(Window(source, spec.axes))
-    return _affine(spec, source, spec.out_channels, builder)
+    return affine_layer(spec, source, spec.out_channels, builder)
 
 
-def _affine(spec: Weighted, source: int, channels: int, builder: Builder) -> Value:
+def affine_layer(spec: Weighted, source: int, channels: int, builder: Builder) -> Value:
+    """W x + b of what a register holds."""
     w, b, standard = scales(spec, builder)
     weight_rate = (float(spec.fan_in) if standard else w) if spec.trains_weight else 0.0
     bias_rate = (1.0 if standard else b) if spec.bias and spec.trains_bias else 0.0
     return builder.single(Affine(source, w, b, weight_rate, bias_rate), "affine", channels=channels)
 
 
-def scales(spec: Weighted, builder: Builder) -> tuple[float, float, bool]:
+def scales(spec: Weighted, builder: Builder) -> tuple[Number, Number, bool]:
     """(variance of the weights times the fan-in, variance of the bias, whether the parameterisation is standard).
 
     Raises:

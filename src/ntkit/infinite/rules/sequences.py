@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ntkit.architecture.sequence_specs import Embedding, MaskedFill, MaskedMean, PositionalEmbedding, SelfAttention
 from ntkit.infinite import program as ops
-from ntkit.infinite.rules.affine import scales
+from ntkit.infinite.rules.affine import affine_layer, scales
 from ntkit.infinite.rules.base import Builder, rule
 from ntkit.infinite.rules.values import Value
 
@@ -18,21 +18,17 @@ from ntkit.infinite.rules.values import Value
 @rule.register
 def embedding(spec: Embedding, inputs: list[Value], builder: Builder) -> Value:
     """The vector of every token; those of different tokens are independent."""
-    w, _, standard = scales(spec, builder)
     read = builder.instructions[inputs[0].terms[0].register]
     assert isinstance(read, ops.Read)
-    rate = (1.0 if standard else w) if spec.trains_weight else 0.0
-    vectors = ops.EmbedTokens(read.position_axes, spec.vocabulary, spec.padding, w, rate, builder.path)
-    return builder.single(vectors, "affine", channels=spec.channels)
+    vectors = ops.EmbedTokens(read.position_axes, spec.vocabulary, spec.padding, builder.path)
+    return affine_layer(spec, builder.emit(vectors), spec.channels, builder)
 
 
 @rule.register
 def positional_embedding(spec: PositionalEmbedding, inputs: list[Value], builder: Builder) -> Value:
     """The vector of every position, independent of what it is added to."""
-    w, _, _ = scales(spec, builder)
-    source = inputs[0].terms[0].register
-    vectors = ops.EmbedPositions(source, spec.correlation_length, w, w if spec.trains_weight else 0.0)
-    return builder.single(vectors, "affine", channels=spec.channels)
+    vectors = ops.EmbedPositions(inputs[0].terms[0].register, spec.correlation_length)
+    return affine_layer(spec, builder.emit(vectors), spec.channels, builder)
 
 
 @rule.register
