@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from ntkit.architecture.expressions import Expression
-from ntkit.architecture.windows import ConvAxis, PoolAxis
+from ntkit.architecture.windows import PoolAxis, WindowAxis
 
 Parameterization = Literal["ntk", "standard"]
 
@@ -84,6 +84,11 @@ class Weighted(Spec):
         raise NotImplementedError
 
     @property
+    def torch_fan_in(self) -> int:
+        """The fan-in by which torch's default draw scales."""
+        return self.fan_in
+
+    @property
     def is_unique(self) -> bool:
         """It has weights."""
         return True
@@ -120,7 +125,7 @@ class Conv(Weighted):
 
     in_channels: int
     out_channels: int
-    axes: tuple[ConvAxis, ...]
+    axes: tuple[WindowAxis, ...]
     groups: int = 1
 
     @property
@@ -132,6 +137,21 @@ class Conv(Weighted):
     def fan_in(self) -> int:
         """Channels of a group times taps."""
         return self.in_channels // self.groups * math.prod(axis.kernel for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class ConvTranspose(Conv):
+    """A transposed convolution; all its taps count in the fan-in, though a stride leaves some of them without input."""
+
+    @property
+    def name(self) -> str:
+        """With its number of axes, as torch calls it."""
+        return f"ConvTranspose{len(self.axes)}d"
+
+    @property
+    def torch_fan_in(self) -> int:
+        """Of the weight, (in_channels, out_channels/groups, *taps), torch counts all but the first axis."""
+        return self.out_channels // self.groups * math.prod(axis.kernel for axis in self.axes)
 
 
 @dataclass(frozen=True)

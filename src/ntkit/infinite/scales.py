@@ -44,11 +44,11 @@ def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameteri
     spec = node.spec
     if not isinstance(spec, Weighted) or spec.parameterization is not None:
         return node
-    # torch draws weights and biases from U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)
-    weight = _lookup("w_std", w_std, node, torch_default=1 / math.sqrt(3))
+    # torch draws weights and biases from U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in), with a fan_in of its own
+    weight = _lookup("w_std", w_std, node, torch_default=math.sqrt(spec.fan_in / spec.torch_fan_in) / math.sqrt(3))
     bias = 0.0
     if spec.bias:
-        bias = _lookup("b_std", b_std, node, torch_default=1 / math.sqrt(3 * spec.fan_in))
+        bias = _lookup("b_std", b_std, node, torch_default=1 / math.sqrt(3 * spec.torch_fan_in))
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 

@@ -5,7 +5,15 @@ Every class subclasses its torch counterpart, so models made of them are ordinar
 
 from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
 from ntkit.nn.centering import Centered, center
-from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
+from ntkit.nn.layers import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Linear,
+)
 from ntkit.nn.parameterize import ntk_parameterize
 
 __all__ = [
@@ -14,6 +22,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cos",
     "Erf",
     "Gaussian",
