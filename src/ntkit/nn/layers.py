@@ -8,7 +8,6 @@ Reference: Jacot, Gabriel & Hongler 2018, section 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -214,9 +213,7 @@ class _TransposedConvolution(_Convolution):
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*sizes, w_std=w_std, b_std=b_std, output_padding=output_padding, **kwargs)
 
-    def forward(
-        self, input: Float[Tensor, "n c *hw"], output_size: Sequence[int] | None = None
-    ) -> Float[Tensor, "n o *hw_out"]:
+    def forward(self, input: Float[Tensor, "n c *hw"], output_size: Any = None) -> Float[Tensor, "n o *hw_out"]:
         """z = w_std/√fan_in · W *ᵀ x + b_std · b; `output_size` as in torch."""
         bias, axes = None if self.bias is None else self.b_std * self.bias, len(self.kernel_size)
         layer: Any = self  # torch's class of so many axes, which knows what output_size means
