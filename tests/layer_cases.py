@@ -20,6 +20,11 @@ def conv(inputs: int, outputs: int = 64, kernel: Any = 3, **more: Any) -> nn.Mod
     return ntkit.nn.Conv2d(inputs, outputs, kernel, w_std=W, b_std=B, **more)
 
 
+def up(inputs: int, outputs: int = 8, kernel: Any = 3, rank: int = 2, **more: Any) -> nn.Module:
+    """A transposed convolution."""
+    return getattr(ntkit.nn, f"ConvTranspose{rank}d")(inputs, outputs, kernel, w_std=W, b_std=B, **more)
+
+
 def data(n: int, *sample: int, seed: int = 0) -> Tensor:
     return torch.randn(n, *sample, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 

@@ -100,10 +100,6 @@ UNSUPPORTED = {
         _bent(lambda m, h: m.own(h), own=OwnConv(8, 8, 3)),
         "OwnConv at 'own' is a subclass of a convolution that ntkit does not know",
     ),
-    "transposed convolution": (
-        _bent(lambda m, h: m.up(h), up=nn.ConvTranspose2d(8, 8, 3)),
-        "ConvTranspose2d at 'up' has no rule",
-    ),
     "convolution used twice": (
         _bent(lambda m, h: m.own(F.relu(m.own(h))), own=_conv()),
         "the weight of Conv2d at 'own' is used twice",

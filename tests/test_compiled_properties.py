@@ -304,11 +304,14 @@ def test_the_kernel_of_arora_with_and_without_fixed_layers(gap, fix):
 
 @st.composite
 def convolutions(draw, rank, channels):
-    """A convolution to four channels.
+    """A convolution to four channels, or along one axis a transposed one.
 
-    Its bias, and no pixel repeated by periodic padding, keep values at different positions from being equal or
-    multiples of each other: an angle of 0 that is found by cancellation is known to √eps only.
+    Its bias, and no pixel that periodic padding repeats or that no input reaches, keep values at different positions
+    from being equal or multiples of each other: an angle of 0 that is found by cancellation is known to √eps only.
     """
+    if rank == 1 and draw(st.booleans()):
+        sizes = draw(st.sampled_from([(2, 2, 0), (3, 2, 1), (4, 2, 1), (3, 3, 0), (3, 1, 2), (5, 3, 1)]))
+        return ntkit.nn.ConvTranspose1d(channels, 4, *sizes, w_std=1.3, b_std=0.3)
     kernel, stride = draw(st.tuples(*[st.integers(1, 3)] * rank)), draw(st.tuples(*[st.integers(1, 2)] * rank))
     dilation, padding = draw(st.integers(1, 2)), draw(st.tuples(*[st.integers(0, 2)] * rank))
     mode, groups = draw(st.sampled_from(["zeros", "zeros", "circular"])), draw(st.sampled_from([1, 1, 2]))

@@ -34,6 +34,9 @@ def test_convolution_fan_in_counts_the_whole_window_also_at_edges(layer, conv, s
     lambda **k: ntkit.nn.Conv1d(80, 80, 25, **k),
     lambda **k: ntkit.nn.Conv2d(80, 80, 5, **k),
     lambda **k: ntkit.nn.Conv3d(80, 80, 3, **k),
+    lambda **k: ntkit.nn.ConvTranspose1d(80, 80, 25, **k),
+    lambda **k: ntkit.nn.ConvTranspose2d(80, 80, 5, **k),
+    lambda **k: ntkit.nn.ConvTranspose3d(80, 80, 3, **k),
 ])  # fmt: skip
 def test_parameters_are_standard_normal_and_bias_needs_a_scale(make):
     layer = make(w_std=3.0, b_std=2.0)
@@ -182,6 +185,10 @@ class _OwnLinear(nn.Linear):
     pass
 
 
+class _OwnTransposed(nn.ConvTranspose2d):
+    pass
+
+
 def _tied():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
@@ -189,7 +196,7 @@ def _tied():
 
 
 @pytest.mark.parametrize(("model", "text"), [
-    (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "ConvTranspose2d at '0' has no counterpart"),
+    (nn.Sequential(_OwnTransposed(1, 1, 3)), "_OwnTransposed at '0' has no counterpart"),
     (nn.Sequential(_OwnLinear(3, 3)), "_OwnLinear at '0' has no counterpart"),
     (nn.MultiheadAttention(4, 2), "at 'out_proj' has no counterpart"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), "at '0' has no counterpart"),

@@ -31,6 +31,7 @@ from golden.steps import (
     Attention,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Flatten,
     GlobalPool,
@@ -43,6 +44,7 @@ from golden.steps import (
     Sum,
     per_axis,
     shape_after,
+    transposed_windows,
     windows,
 )
 
@@ -87,6 +89,10 @@ def _layer(step: Step, shape: Shape, mirrored: bool) -> Any:
             padding = _padding(step, shape, mirrored)
             padding = "CIRCULAR" if step.circular and padding == "SAME" else padding  # both put windows alike
             return stax.Conv(step.width, kernel, stride, padding, step.w_std, step.b_std or None)
+        case ConvTranspose():
+            kernel, stride = per_axis(step.kernel, axes), per_axis(step.stride, axes)
+            padding = _transposed_padding(step, shape, mirrored)
+            return stax.ConvTranspose(step.width, kernel, stride, padding, step.w_std, step.b_std or None)
         case Dense():
             return stax.Dense(step.width, step.w_std, step.b_std or None)
         case Attention():
@@ -142,6 +148,23 @@ def _padding(step: Conv | Pool, shape: Shape, mirrored: bool) -> str:
     if [(left, max(right, 0)) for left, right in sides] == same:
         return "SAME"
     raise ValueError(f"{step} on {shape} reads {sides} pixels beyond the image; neural-tangents would read {same}")
+
+
+def _transposed_padding(step: ConvTranspose, shape: Shape, mirrored: bool) -> str:
+    """The padding of neural-tangents that leaves out the same output positions as torch's.
+
+    Both put kernel + (size − 1) · stride positions down and leave some out at both ends, or add some. See
+    jax.lax.conv_transpose, whose "SAME" leaves out half of kernel − stride on the left, rounded down.
+    """
+    parts = transposed_windows(step, shape[1:])
+    sides = [(pad, pad - added) for *_, pad, added in parts]
+    sides = [side[::-1] for side in sides] if mirrored else sides
+    if all(side == (0, min(0, k - stride)) for side, (_, k, stride, *_) in zip(sides, parts, strict=True)):
+        return "VALID"
+    same = [(max(k - stride, 0) // 2, k - stride - max(k - stride, 0) // 2) for _, k, stride, *_ in parts]
+    if sides == same:
+        return "SAME"
+    raise ValueError(f"{step} on {shape} leaves out {sides} positions; neural-tangents would leave out {same}")
 
 
 def draw_samples(net: Network) -> np.ndarray:

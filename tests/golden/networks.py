@@ -16,6 +16,7 @@ from golden.steps import (
     Attention,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Flatten,
     GlobalPool,
@@ -250,7 +251,23 @@ ATTENTION = (
     ),
 )
 
-NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED, *ATTENTION)
+UP, UP_3, DOUBLING, WIDE_UP = (ConvTranspose(*sizes) for sizes in ((2, 2), (3, 2), (3, 2, 1, 1), (4, 2, 1)))
+SPARSE, OBLONG = ConvTranspose((1, 3), (3, 1), 0, (2, 0)), ConvTranspose((3, 2), (2, 3), 0, (0, 1))
+AUTOENCODER = Sum(((), (RELU, Conv(2, 2), RELU, UP)))
+
+TRANSPOSED = (
+    Network("up-flatten", "transposed, no padding", (3, 3, 4), (CONV, RELU, UP_3, RELU, CONV, RELU, *FLAT)),
+    Network("up-gap", "transposed, no padding", (2, 3, 2), (UP, RELU, SPARSE, RELU, *GAP)),
+    Network("up-many", "transposed, no padding", (3, 2, 3), (OBLONG, RELU, *GAP), 17, 2),
+    Network("up-doubling", "doubling", (2, 3, 4), (CONV, RELU, DOUBLING, ERF, CONV, RELU, *GAP), mirrored=True),
+    Network("up-kernel-4", "doubling", (3, 3, 2), (WIDE_UP, RELU, WIDE_UP, RELU, *FLAT)),
+    Network("up-pool", "doubling", (2, 3, 5), (WIDE_UP, RELU, HALF, CONV, LEAKY, *GAP)),
+    Network("up-stride-1", "transposed", (2, 5, 4), (ConvTranspose(3, 1, 1), RELU, ConvTranspose(2), RELU, *GAP)),
+    Network("up-kernel-5", "transposed", (3, 5), (ConvTranspose(5, 3, 1), RELU, ConvTranspose(3, 3), RELU, *FLAT)),
+    Network("up-residual", "transposed", (2, 6, 4), (CONV, AUTOENCODER, RELU, CONV, RELU, *GAP)),
+)
+
+NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED, *ATTENTION, *TRANSPOSED)
 
 
 def torch_model(net: Network) -> Any:

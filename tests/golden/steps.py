@@ -29,6 +29,19 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class ConvTranspose:
+    """A transposed convolution in NTK parameterisation."""
+
+    kernel: PerAxis
+    stride: PerAxis = 1
+    padding: PerAxis = 0
+    output_padding: PerAxis = 0
+    w_std: float = 1.4
+    b_std: float = 0.2
+    width: int = 4
+
+
+@dataclass(frozen=True)
 class Dense:
     """A linear layer in NTK parameterisation."""
 
@@ -132,8 +145,8 @@ class Heads:
     branches: tuple[Steps, ...]
 
 
-Plain = Conv | Dense | Attention | Norm | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale
-Step = Plain | Sum | Concat | Heads
+Layer = Conv | ConvTranspose | Dense | Attention
+Step = Layer | Norm | Activation | Pool | AdaptivePool | GlobalPool | Flatten | Scale | Sum | Concat | Heads
 
 
 def per_axis(value: PerAxis, axes: int) -> tuple[int, ...]:
@@ -150,6 +163,12 @@ def windows(step: Conv | Pool, positions: Shape) -> list[tuple[int, int, int, in
     return list(zip(positions, kernel, stride, padding, strict=True))
 
 
+def transposed_windows(step: ConvTranspose, positions: Shape) -> list[tuple[int, int, int, int, int]]:
+    """(size, kernel, stride, padding, padding of the output) of each axis."""
+    options = (step.kernel, step.stride, step.padding, step.output_padding)
+    return list(zip(positions, *(per_axis(option, len(positions)) for option in options), strict=True))
+
+
 def shape_after(step: Step, shape: Shape) -> Shape:
     """The shape of what a step gives for one sample of the given shape."""
     match step:
@@ -160,6 +179,9 @@ def shape_after(step: Step, shape: Shape) -> Shape:
             return (step.width if isinstance(step, Conv) else shape[0], *positions)
         case Attention():
             return (step.width, *shape[1:])
+        case ConvTranspose():
+            parts = transposed_windows(step, shape[1:])
+            return (step.width, *((n - 1) * stride - 2 * pad + k + added for n, k, stride, pad, added in parts))
         case Dense():
             return (step.width,)
         case AdaptivePool():
@@ -202,7 +224,7 @@ def widened(steps: Steps, factor: int) -> Steps:
 
 def _widened_step(step: Step, factor: int) -> Step:
     match step:
-        case Conv() | Dense() | Attention():
+        case Conv() | ConvTranspose() | Dense() | Attention():
             return replace(step, width=factor * step.width)
         case Sum() | Concat() | Heads():
             return replace(step, branches=tuple(widened(branch, factor) for branch in step.branches))

@@ -14,6 +14,7 @@ from golden.steps import (
     Attention,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Flatten,
     GlobalPool,
@@ -137,6 +138,10 @@ def _module(step: Step, shape: Shape) -> nn.Module:
     match step:
         case Conv():
             return _convolution(step, shape)
+        case ConvTranspose():
+            layer = {1: ntkit.nn.ConvTranspose1d, 2: ntkit.nn.ConvTranspose2d}[len(shape) - 1]
+            sizes = (step.kernel, step.stride, step.padding, step.output_padding)
+            return layer(shape[0], step.width, *sizes, w_std=step.w_std, b_std=step.b_std)
         case Dense():
             return ntkit.nn.Linear(shape[0], step.width, step.w_std, step.b_std)
         case Attention():

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-import ntkit.nn
 from ntkit.architecture.layout import CHANNEL, Layout, LayoutError
 from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value, View
-from ntkit.architecture.specs import Conv, Dropout, Flatten, Linear
-from ntkit.architecture.windows import ConvAxis
+from ntkit.architecture.specs import Conv, ConvTranspose, Dropout, Flatten, Linear
+from ntkit.architecture.windows import ConvAxis, TransposedAxis, WindowAxis, transposed
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.nn.layers import COUNTERPARTS
 
-_OWN = (ntkit.nn.Linear, ntkit.nn.Conv1d, ntkit.nn.Conv2d, ntkit.nn.Conv3d)
-_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_OWN)
+_OWN = tuple(COUNTERPARTS.values())
+_KNOWN = (*COUNTERPARTS, *_OWN)
 _FLAT_REMEDY = (
     "permute the axes so that the channels are last, flatten everything with torch.flatten(x, 1), or use a convolution "
     "of kernel size 1"
@@ -28,7 +28,7 @@ _FLAT_REMEDY = (
 
 def is_weighted(module: nn.Module) -> bool:
     """Whether it is a linear layer or a convolution, or a subclass of one."""
-    return isinstance(module, (nn.Linear, _ConvNd)) and not isinstance(module, _ConvTransposeNd)
+    return isinstance(module, (nn.Linear, _ConvNd))
 
 
 def read_weighted(reader: Reader, call: Call) -> Value:
@@ -116,20 +116,29 @@ def _convolution(reader: Reader, call: Call, layer: _ConvNd) -> Value:
     n_axes = len(layer.kernel_size)
     value, layout = reader.image(call, n_axes)
     reader.require_channels(value, layer.in_channels, f"{call.who} takes {layer.in_channels} channels")
-    axes, layout = reader.windows(call, layout, _conv_axes(layer, call.who), ConvAxis(1))
-    spec = Conv(layer.in_channels, layer.out_channels, axes, layer.groups, **scales_of(layer, layer.bias))
+    _require_whole_numbers(layer, call.who)
+    if isinstance(layer, _ConvTransposeNd):
+        windows, kind = _transposed_axes(layer, call), ConvTranspose
+    else:
+        windows, kind = _conv_axes(layer), Conv
+    axes, layout = reader.windows(call, layout, windows, ConvAxis(1))
+    spec = kind(layer.in_channels, layer.out_channels, axes, layer.groups, **scales_of(layer, layer.bias))
     index = reader.add(spec, (reader.settle(value),), call.path)
     return Value(index, replace(layout, channels=layer.out_channels))
 
 
-def _conv_axes(layer: _ConvNd, who: str) -> list[ConvAxis]:
-    paddings = [p for p in layer.padding if isinstance(p, int)]
+def _require_whole_numbers(layer: _ConvNd, who: str) -> None:
+    paddings = [p for p in (*layer.padding, *layer.output_padding) if isinstance(p, int)]
     if min(*layer.kernel_size, *layer.stride, *layer.dilation) < 1 or min(paddings, default=0) < 0:
+        added = f", output_padding={layer.output_padding}" if layer.transposed else ""
         raise InvalidInput(
             f"{who} has kernel_size={layer.kernel_size}, stride={layer.stride}, dilation={layer.dilation}, "
-            f"padding={layer.padding}; give whole numbers from 1, and a padding from 0"
+            f"padding={layer.padding}{added}; give whole numbers from 1, and a padding from 0"
         )
-    axes: list[ConvAxis] = []
+
+
+def _conv_axes(layer: _ConvNd) -> list[WindowAxis]:
+    axes: list[WindowAxis] = []
     for i, kernel in enumerate(layer.kernel_size):
         dilation = layer.dilation[i] if kernel > 1 else 1
         if layer.padding == "same":  # of an odd sum torch puts the larger half behind
@@ -140,6 +149,36 @@ def _conv_axes(layer: _ConvNd, who: str) -> list[ConvAxis]:
         circular = layer.padding_mode == "circular" and before + after > 0
         axes.append(ConvAxis(kernel, layer.stride[i], dilation, before, after, circular))
     return axes
+
+
+def _transposed_axes(layer: _ConvTransposeNd, call: Call) -> list[WindowAxis]:
+    n_axes = len(layer.kernel_size)
+    outputs = _output_sizes(call, n_axes)
+    axes: list[WindowAxis] = []
+    for kernel, stride, dilation, padding, added, output in zip(
+        layer.kernel_size, layer.stride, layer.dilation, layer.padding, layer.output_padding, outputs, strict=True
+    ):
+        if output is None and added >= max(stride, dilation):
+            raise InvalidInput(
+                f"{call.who} has output_padding={layer.output_padding}, stride={layer.stride}, "
+                f"dilation={layer.dilation}; give an output_padding below the stride or the dilation"
+            )
+        axes.append(transposed(TransposedAxis(kernel, stride, dilation, int(padding), added, output)))
+    return axes
+
+
+def _output_sizes(call: Call, n_axes: int) -> list[int | None]:
+    """The argument output_size of a transposed convolution's forward: one number an axis of positions."""
+    (given,) = call.bind(output_size=None)
+    if given is None:
+        return [None] * n_axes
+    sizes = list(given) if isinstance(given, (tuple, list)) else []
+    if len(sizes) not in (n_axes, n_axes + 2) or not all(isinstance(size, int) for size in sizes[-n_axes:]):
+        raise UnsupportedLayer(
+            f"{call.who} is called with an output_size that is not {n_axes} whole numbers; write them out, or give the "
+            "layer an output_padding"
+        )
+    return sizes[-n_axes:]
 
 
 # ---- layers that do nothing in eval mode ---------------------------------------------------------------------------

@@ -28,9 +28,9 @@ class Embedding(Weighted):
         return 1
 
     @property
-    def default_std(self) -> float:
+    def torch_scales(self) -> tuple[float, float]:
         """torch draws from N(0, 1)."""
-        return 1.0
+        return 1.0, 0.0
 
 
 @dataclass(frozen=True)

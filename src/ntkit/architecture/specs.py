@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntkit.architecture.expressions import Expression
-from ntkit.architecture.windows import ConvAxis, PoolAxis
+from ntkit.architecture.windows import PoolAxis, WindowAxis
 
 Parameterization = Literal["ntk", "standard"]
 Number = float | Float[Tensor, ""]  # a tensor where gradients in it are wanted
@@ -93,9 +93,15 @@ class Weighted(Spec):
         raise NotImplementedError
 
     @property
-    def default_std(self) -> float:
-        """w_std of torch's default draw, which is U(−1/√fan_in, 1/√fan_in), of variance 1/(3 fan_in)."""
-        return 1 / math.sqrt(3)
+    def torch_fan_in(self) -> int:
+        """The fan-in by which torch's default draw scales."""
+        return self.fan_in
+
+    @property
+    def torch_scales(self) -> tuple[float, float]:
+        """w_std and b_std of torch's default draw from U(−1/√f, 1/√f), of variance 1/(3 f), f its own fan-in."""
+        variance = 1 / (3 * self.torch_fan_in)
+        return math.sqrt(self.fan_in * variance), math.sqrt(variance)
 
     @property
     def is_unique(self) -> bool:
@@ -134,7 +140,7 @@ class Conv(Weighted):
 
     in_channels: int
     out_channels: int
-    axes: tuple[ConvAxis, ...]
+    axes: tuple[WindowAxis, ...]
     groups: int = 1
 
     @property
@@ -146,6 +152,21 @@ class Conv(Weighted):
     def fan_in(self) -> int:
         """Channels of a group times taps."""
         return self.in_channels // self.groups * math.prod(axis.kernel for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class ConvTranspose(Conv):
+    """A transposed convolution; all its taps count in the fan-in, though a stride leaves some of them without input."""
+
+    @property
+    def name(self) -> str:
+        """With its number of axes, as torch calls it."""
+        return f"ConvTranspose{len(self.axes)}d"
+
+    @property
+    def torch_fan_in(self) -> int:
+        """Of the weight, (in_channels, out_channels/groups, *taps), torch counts all but the first axis."""
+        return self.out_channels // self.groups * math.prod(axis.kernel for axis in self.axes)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Which positions of its input an output position reads, axis by axis: convolution windows and pooling windows.
 
-A convolution reads the taps p = stride · P − before + dilation · a of every output position P; a pooling layer takes
-the weighted sum Σ_p W[P, p]. Sizes of the input are not known to a layer, so both are functions of them.
+A convolution reads the taps p = stride · P − before + dilation · a of every output position P, a transposed one those
+with stride · p = P + padding − dilation · a; a pooling layer takes the weighted sum Σ_p W[P, p]. Sizes of the input are
+not known to a layer, so all are functions of them.
 """
 
 from __future__ import annotations
@@ -17,25 +18,59 @@ from torch import Tensor
 
 from ntkit.errors import InvalidInput
 
-OUTSIDE = -1  # the tap of a position that lies in the padding
+OUTSIDE = -1  # a tap that reads no position of the input: it lies in the padding, or between two positions
 
 
 @dataclass(frozen=True)
-class ConvAxis:
+class WindowAxis:
+    """One axis of a window whose taps have weights of their own.
+
+    Args:
+        kernel: taps.
+        stride: input positions between two output positions; of a transposed convolution the other way round.
+        dilation: positions between two taps.
+    """
+
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output position reads just the input position of the same number."""
+        return False
+
+    def size(self, n: int) -> int:
+        """Output positions of n input positions."""
+        raise NotImplementedError
+
+    def taps(self, n: int) -> Int[np.ndarray, "out kernel"]:
+        """The input position of every tap, `OUTSIDE` where it has none."""
+        raise NotImplementedError
+
+    def counts(self, n: int) -> Float[np.ndarray, "out n"]:
+        """How often each input position is read by each output position."""
+        taps = self.taps(n)
+        counts = np.zeros((len(taps), n))
+        for tap in taps.T:
+            inside = tap != OUTSIDE
+            np.add.at(counts, (np.flatnonzero(inside), tap[inside]), 1.0)
+        return counts
+
+
+@dataclass(frozen=True)
+class ConvAxis(WindowAxis):
     """One axis of a convolution's window.
 
     Args:
         kernel: taps.
         stride: input positions between two output positions.
         dilation: input positions between two taps.
-        before: positions of padding before the first one.
-        after: positions of padding after the last one.
+        before: positions of padding before the first one; where negative, of the input left out.
+        after: the same after the last one.
         circular: whether the padding wraps around; else it is zeros.
     """
 
-    kernel: int
-    stride: int = 1
-    dilation: int = 1
     before: int = 0
     after: int = 0
     circular: bool = False
@@ -72,14 +107,60 @@ class ConvAxis:
             return positions % n
         return np.where((positions >= 0) & (positions < n), positions, OUTSIDE)
 
-    def counts(self, n: int) -> Float[np.ndarray, "out n"]:
-        """How often each input position is read by each output position."""
-        taps = self.taps(n)
-        counts = np.zeros((len(taps), n))
-        for tap in taps.T:
-            inside = tap != OUTSIDE
-            np.add.at(counts, (np.flatnonzero(inside), tap[inside]), 1.0)
-        return counts
+
+@dataclass(frozen=True)
+class TransposedAxis(WindowAxis):
+    """One axis of a transposed convolution's window: the output position stride · p − padding + dilation · a reads p.
+
+    So of an output position's taps about one in `stride` has an input. Sizes are those of torch.nn.ConvTranspose.
+
+    Args:
+        kernel: taps.
+        stride: output positions between two input positions.
+        dilation: output positions between two taps.
+        padding: output positions left out at both ends.
+        output_padding: output positions added at the end.
+        output: output positions; None for as many as `output_padding` says.
+    """
+
+    padding: int = 0
+    output_padding: int = 0
+    output: int | None = None
+
+    def size(self, n: int) -> int:
+        """Output positions of n input positions.
+
+        Raises:
+            InvalidInput: none are left, or there cannot be as many as are wanted.
+        """
+        least = (n - 1) * self.stride - 2 * self.padding + self.dilation * (self.kernel - 1) + 1
+        if self.output is not None and not least <= self.output < least + self.stride:
+            raise InvalidInput(
+                f"a transposed convolution makes {least} to {least + self.stride - 1} of {n} positions, and an "
+                f"output_size of {self.output} is wanted; give one of these, or use images of another size"
+            )
+        out = least + self.output_padding if self.output is None else self.output
+        if out < 1:
+            raise InvalidInput(
+                f"a transposed convolution with a padding of {self.padding} leaves none of {n} positions; use larger "
+                "images or less padding"
+            )
+        return out
+
+    def taps(self, n: int) -> Int[np.ndarray, "out kernel"]:
+        """The input position of every tap, `OUTSIDE` where it lies between two positions or beyond them."""
+        out, tap = np.arange(self.size(n)), np.arange(self.kernel)
+        places = out[:, None] + self.padding - tap[None, :] * self.dilation
+        inside = (places % self.stride == 0) & (places >= 0) & (places < n * self.stride)
+        return np.where(inside, places // self.stride, OUTSIDE)
+
+
+def transposed(axis: TransposedAxis) -> WindowAxis:
+    """The window of a transposed convolution; with stride 1 that is a convolution's, whose taps come in reverse."""
+    if axis.stride > 1 or axis.output is not None:
+        return axis
+    before = axis.dilation * (axis.kernel - 1) - axis.padding
+    return ConvAxis(axis.kernel, 1, axis.dilation, before, before + axis.output_padding)
 
 
 @dataclass(frozen=True)
@@ -242,18 +323,18 @@ def _of_unit_vectors(function: Callable[[Tensor], Tensor], n: int, what: str) ->
         raise InvalidInput(f"an axis of {n} positions cannot be {what}: {str(error).splitlines()[0]}") from error
 
 
-def size_after(window: ConvAxis | PoolAxis, n: int | None) -> int | None:
+def size_after(window: WindowAxis | PoolAxis, n: int | None) -> int | None:
     """Positions after a window, as far as they are known without those before."""
     if isinstance(window, WholeAxis):
         return 1
-    if isinstance(window, (AdaptiveAxis, ResizeAxis)) and window.output is not None:
+    if isinstance(window, (AdaptiveAxis, ResizeAxis, TransposedAxis)) and window.output is not None:
         return window.output
     return None if n is None else window.size(n)
 
 
-def changes_nothing(window: ConvAxis | PoolAxis) -> bool:
+def changes_nothing(window: WindowAxis | PoolAxis) -> bool:
     """Whether an axis of one position stays as it is."""
-    if isinstance(window, ConvAxis):
+    if isinstance(window, WindowAxis):
         return window.is_pointwise
     matrix = window.matrix(1)
     return matrix.shape == (1, 1) and matrix[0, 0] == 1.0

@@ -18,6 +18,7 @@ from torch import nn
 
 import ntkit.nn
 from ntkit.errors import InvalidInput
+from ntkit.nn.layers import COUNTERPARTS
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -86,8 +87,8 @@ def build_network(
             )
     model.eval()
     _check_fits(model, name, input_shape, n_outputs)
-    own = [m for m in model.modules() if isinstance(m, (ntkit.nn.Linear, ntkit.nn.Conv1d, ntkit.nn.Conv2d))]
-    plain = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d)) and m not in own]
+    own = [m for m in model.modules() if isinstance(m, tuple(COUNTERPARTS.values()))]
+    plain = [m for m in model.modules() if isinstance(m, tuple(COUNTERPARTS)) and m not in own]
     return StudiedNetwork(model, name, "standard" if plain or not own else "ntk")
 
 

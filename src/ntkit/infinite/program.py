@@ -16,7 +16,7 @@ from typing import Literal
 from torch import Tensor
 
 from ntkit.architecture.specs import Activation, Number
-from ntkit.architecture.windows import ConvAxis, PoolAxis
+from ntkit.architecture.windows import PoolAxis, WindowAxis
 
 Scale = Literal["shared", "own"] | None
 
@@ -172,14 +172,15 @@ class Mask(OfOne):
 class Window(OfOne):
     """The mean over a convolution's taps a of both positions together: K'[P, P'] = 1/k Σ_a K[p_a(P), p_a(P')].
 
-    Outside of an image the value is 0, so s is 0 there and D is the second moment of the position inside.
+    Where a tap has no position, outside of an image or between the inputs of a transposed convolution, the value is 0:
+    s is 0 there, and D is the second moment of the other position.
 
     Args:
         source: register of x.
         axes: the window, one entry an axis of positions.
     """
 
-    axes: tuple[ConvAxis, ...]
+    axes: tuple[WindowAxis, ...]
 
     @property
     def taps(self) -> int:

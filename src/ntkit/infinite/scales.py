@@ -6,7 +6,6 @@ Layers in NTK parameterisation state their own and ignore what is given here.
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -49,10 +48,9 @@ def _scaled(node: Node, w_std: Scale, b_std: Scale, parameterization: Parameteri
     spec = node.spec
     if not isinstance(spec, Weighted) or spec.parameterization is not None:
         return node
-    weight = _lookup("w_std", w_std, node, torch_default=spec.default_std)
-    bias = 0.0
-    if spec.bias:
-        bias = _lookup("b_std", b_std, node, torch_default=spec.default_std / math.sqrt(spec.fan_in))
+    torch_w_std, torch_b_std = spec.torch_scales
+    weight = _lookup("w_std", w_std, node, torch_w_std)
+    bias = _lookup("b_std", b_std, node, torch_b_std) if spec.bias else 0.0
     return replace(node, spec=replace(spec, w_std=weight, b_std=bias, parameterization=parameterization))
 
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ntkit.architecture.windows import OUTSIDE, ConvAxis, PoolAxis
+from ntkit.architecture.windows import OUTSIDE, PoolAxis, WindowAxis
 from ntkit.infinite.placement import Grid
 
 # ---- which pairs of positions an array holds -------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def across(
 
 
 def window_mean(
-    values: Float[Tensor, "n p *rest"], axes: tuple[ConvAxis, ...], grid: Grid
+    values: Float[Tensor, "n p *rest"], axes: tuple[WindowAxis, ...], grid: Grid
 ) -> Float[Tensor, "n q *new_rest"]:
     """The mean over taps, which move together in all positions; values outside are 0."""
     for k, axis in enumerate(axes):
@@ -62,7 +62,7 @@ def window_distance(
     distance: Float[Tensor, "n p m p"],
     first: Float[Tensor, "n p 1"],
     second: Float[Tensor, "k p m"],
-    axes: tuple[ConvAxis, ...],
+    axes: tuple[WindowAxis, ...],
     grid: Grid,
 ) -> Float[Tensor, "n q m q"]:
     """The mean over taps of squared distances; where one position is outside, it is the second moment of the other.
@@ -83,7 +83,7 @@ def window_distance(
 
 
 def _window_mean_of_axis(
-    values: Tensor, axis: ConvAxis, grid: Grid, k: int, rims: tuple[Tensor, ...] | None = None
+    values: Tensor, axis: WindowAxis, grid: Grid, k: int, rims: tuple[Tensor, ...] | None = None
 ) -> Tensor:
     if axis.is_pointwise:
         return values

@@ -6,7 +6,15 @@ Every class subclasses its torch counterpart, so models made of them are ordinar
 from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
 from ntkit.nn.attention import SelfAttention
 from ntkit.nn.centering import Centered, center
-from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
+from ntkit.nn.layers import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Linear,
+)
 from ntkit.nn.parameterize import ntk_parameterize
 from ntkit.nn.sequences import Embedding, MaskedFill, MaskedMean, PositionalEmbedding
 
@@ -16,6 +24,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cos",
     "Embedding",
     "Erf",

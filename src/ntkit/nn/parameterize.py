@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
 from ntkit.errors import InvalidInput
-from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
+from ntkit.nn.layers import COUNTERPARTS, Linear
 
 
 def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 0.0) -> torch.nn.Module:
@@ -25,8 +26,8 @@ def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 
         The new model.
 
     Raises:
-        InvalidInput: a scale is negative or not finite, or a layer has no counterpart here: a transposed convolution, a
-            subclass whose forward may differ, a parameter that two layers share.
+        InvalidInput: a scale is negative or not finite, or a layer has no counterpart here: a subclass whose forward
+            may differ, a parameter that two layers share.
 
     Example:
         >>> plain = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
@@ -57,7 +58,7 @@ def _require_counterparts(model: torch.nn.Module) -> None:
         if type(module) not in _KNOWN or not set(parameters) <= {"weight", "bias"} or "weight" not in parameters:
             raise InvalidInput(
                 f"ntk_parameterize: {type(module).__name__} at '{path}' has no counterpart in NTK parameterisation; "
-                "use Linear, Conv1d, Conv2d or Conv3d as they are"
+                "use torch's Linear, Conv1d to Conv3d and ConvTranspose1d to ConvTranspose3d as they are"
             )
         for name, parameter in parameters.items():
             if id(parameter) in owners:
@@ -68,17 +69,13 @@ def _require_counterparts(model: torch.nn.Module) -> None:
             owners[id(parameter)] = f"{path}.{name}"
 
 
-_CONVOLUTIONS: dict[type, type[Conv1d] | type[Conv2d] | type[Conv3d]] = {
-    torch.nn.Conv1d: Conv1d,
-    torch.nn.Conv2d: Conv2d,
-    torch.nn.Conv3d: Conv3d,
-}
-_KNOWN = (torch.nn.Linear, *_CONVOLUTIONS, Linear, *_CONVOLUTIONS.values())
+_OWN = tuple(COUNTERPARTS.values())
+_KNOWN = (*COUNTERPARTS, *_OWN)
 
 
 def _replacement(layer: torch.nn.Module, w_std: float, b_std: float) -> torch.nn.Module | None:
     """The layer in NTK parameterisation, or None for what is no linear or convolution layer."""
-    if isinstance(layer, (Linear, Conv1d, Conv2d, Conv3d)):
+    if isinstance(layer, _OWN):
         layer.reset_parameters()
         return layer
     if not isinstance(layer, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
@@ -89,10 +86,11 @@ def _replacement(layer: torch.nn.Module, w_std: float, b_std: float) -> torch.nn
     if isinstance(layer, torch.nn.Linear):
         new = Linear(layer.in_features, layer.out_features, w_std, bias_std, **place)
     else:
-        new = _CONVOLUTIONS[type(layer)](
+        make: Any = COUNTERPARTS[type(layer)]
+        only = {"output_padding": layer.output_padding} if layer.transposed else {"padding_mode": layer.padding_mode}
+        new = make(
             layer.in_channels, layer.out_channels, layer.kernel_size, w_std=w_std, b_std=bias_std,
-            stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
-            padding_mode=layer.padding_mode, **place,
+            stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups, **only, **place,
         )  # fmt: skip
     new.weight.requires_grad_(layer.weight.requires_grad)
     if new.bias is not None and layer.bias is not None:

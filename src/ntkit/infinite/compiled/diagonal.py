@@ -136,7 +136,7 @@ class DiagonalRunner:
         """Of positions in sums: in those over pairs of positions that of a position with itself is its square."""
         weights = given.copy()
         for first, last, positions in self.passes:
-            for code, _, place, _, _, only_equal, _ in self.ops[first:last]:
+            for code, _, place, _, _, only_equal, *_ in self.ops[first:last]:
                 if code == m.SUM and not only_equal:
                     weights[place : place + positions] **= 2
         return weights

@@ -3,8 +3,9 @@
 Within a stage a register's covariance at offset δ comes from its source's at the one offset s δ (a convolution of
 stride s), so slices go through it one by one. Pooling mixes offsets: it ends a stage, and its result lies in a tensor
 that the next stage reads. Circular convolutions need offsets that wrap around ("modular" stages: classes of offsets
-modulo the size of the grid); where a layer does not fit the offsets of its source's stage, the source is written to a
-tensor as it is and a new stage begins.
+modulo the size of the grid); where a layer does not fit the offsets of its source's stage, as a transposed convolution
+of stride s, whose offset δ comes from δ/s, the source is written to a tensor as it is and a new stage begins. Where
+equal positions are all that is needed, the offset 0 of every layer comes from the offset 0 before it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntkit.architecture.windows import ConvAxis, TransposedAxis
 from ntkit.infinite import program as ops
 from ntkit.infinite.placement import Grid, Offsets, Placement
 
@@ -42,7 +44,8 @@ class Frame:
 def frames_of(placement: Placement) -> dict[int, Frame]:
     """The frame of every register that has more than one position."""
     instructions, grids = placement.program.instructions, placement.grids
-    wraps = any(isinstance(op, ops.Window) and any(axis.circular for axis in op.axes) for op in instructions)
+    equal = needs_equal_positions_only(placement)
+    wraps = not equal and any(isinstance(op, ops.Window) and _is_circular(op) for op in instructions)
     frames: dict[int, Frame] = {}
     for i, op in enumerate(instructions):
         if placement.positions(i) == 1:
@@ -52,7 +55,7 @@ def frames_of(placement: Placement) -> dict[int, Frame]:
                 frames[i] = Frame(0, (1, 1, 1), wraps)
             case ops.Pool():
                 frames[i] = Frame(frames[op.source].stage + 1, (1, 1, 1), wraps)
-            case ops.Window():
+            case ops.Window() if not equal:
                 frames[i] = _after_window(op, frames[op.source], grids[op.source], grids[i])
             case _:
                 frames[i] = _common([frames[source] for source in op.sources], wraps)
@@ -62,8 +65,8 @@ def frames_of(placement: Placement) -> dict[int, Frame]:
 def _after_window(op: ops.Window, source: Frame, grid: Grid, out: Grid) -> Frame:
     stride = triple(tuple(axis.stride for axis in op.axes))
     factor = tuple(f * s for f, s in zip(source.factor, stride, strict=True))
-    circular = any(axis.circular for axis in op.axes)
-    if wraps_irregularly(op, grid, out):
+    circular = _is_circular(op)
+    if is_irregular(op, grid, out):
         return Frame(source.stage + 1, (1, 1, 1), False)
     if (source.modular and is_regular(op, grid, out)) or (not source.modular and not circular):
         return Frame(source.stage, factor, source.modular)  # pyright: ignore[reportArgumentType]
@@ -75,9 +78,19 @@ def is_regular(op: ops.Window, grid: Grid, out: Grid) -> bool:
     return all(n == m * axis.stride for n, m, axis in zip(grid, out, op.axes, strict=True))
 
 
-def wraps_irregularly(op: ops.Window, grid: Grid, out: Grid) -> bool:
-    """Whether a circular convolution's output offsets are no classes of its input's."""
-    return any(axis.circular for axis in op.axes) and not is_regular(op, grid, out)
+def is_irregular(op: ops.Window, grid: Grid, out: Grid) -> bool:
+    """Whether output offsets other than 0 do not all come from one offset of the input, or class of offsets."""
+    transposed = any(isinstance(axis, TransposedAxis) for axis in op.axes)
+    return transposed or (_is_circular(op) and not is_regular(op, grid, out))
+
+
+def needs_equal_positions_only(placement: Placement) -> bool:
+    """Whether no pair of different positions is needed, as in front of a flattened head."""
+    return all(placement.is_diagonal(i) for i in range(len(placement.grids)))
+
+
+def _is_circular(op: ops.Window) -> bool:
+    return any(isinstance(axis, ConvAxis) and axis.circular for axis in op.axes)
 
 
 def _common(sources: list[Frame], wraps: bool) -> Frame:

@@ -19,7 +19,9 @@ STRIP_ROWS = STRIP // LANES
 # rows of the accumulator; slices lie from WORK on
 R1, R2, D, T, WORK = 0, STRIP_ROWS, 2 * STRIP_ROWS, 3 * STRIP_ROWS, 4 * STRIP_ROWS
 
-READ, LOAD, GATHER, RIM, TENSOR, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, STORE, PUSH, SUM, WRAP, TIMES = range(16)
+READ, LOAD, GATHER, RIM, TENSOR, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, STORE, PUSH, SUM, GATHER_PAIRS, TIMES = range(
+    16
+)
 
 # columns of the tables that schedule.py writes
 SIZE0, SIZE1, SIZE2, FACTOR0, FACTOR1, FACTOR2, MODULAR, POSITIONS, COORDINATES = range(9)  # a level
@@ -146,6 +148,28 @@ def gather(work, integers, table, taps, rows, source, source_t, with_t, scale):
 
 
 @cache.kept(**INNER)
+def gather_pairs(work, taps, tables, kernel, r, tensor, place, positions, moments, with_t, scale):
+    """A row of D, and of T where asked for, becomes the mean over its taps in the source's tensor.
+
+    tables: where the taps of the two positions begin; moments: rows of the second moments, which D is where only the
+    other position has an input.
+    """
+    lanes.fill_row(work, D + r, work, (), work[0] * 0)
+    lanes.fill_row(work, T + r, work, (), work[0] * 0)
+    for k in range(kernel):
+        here, there = lanes.at(taps, tables[0] + k), lanes.at(taps, tables[1] + k)
+        if here >= 0 and there >= 0:
+            source = place + here * positions + there
+            lanes.add_row(work, D + r, tensor, (source,), scale)
+            if with_t:
+                lanes.add_row(work, T + r, tensor, (source + positions**2,), scale)
+        elif here >= 0:
+            lanes.add_row(work, D + r, work, (moments[0] + here,), scale)
+        elif there >= 0:
+            lanes.add_row(work, D + r, work, (moments[1] + there,), scale)
+
+
+@cache.kept(**INNER)
 def push(work, integers, coordinates, rows, pool, readers, shares, tensor, place, band, has_t):
     """Adds a strip's rows to the pooled covariance: every row to all pairs of windows that hold its two positions.
 
@@ -212,8 +236,8 @@ def run_strip(
     """Takes one strip of a slice through the operations of a pass.
 
     Columns of an operation: code; what it reads or writes; positions or channels; whether D's companion T comes in;
-    whether T goes out; a table's number or place; a count. left, right: rows where the two samples' quantities by
-    position begin.
+    whether T goes out; a table's number or place; a count; a plane. left, right: rows where the two samples'
+    quantities by position begin.
     """
     coordinates = level[COORDINATES]
     for o in range(first_op, last_op):
@@ -247,18 +271,12 @@ def run_strip(
                 lanes.copy_row(work, D + r, tensor, (place,), x)
                 if t_in:
                     lanes.copy_row(work, T + r, tensor, (place + level[POSITIONS] ** 2,), x)
-        elif code == WRAP:  # a circular convolution from a tensor, any stride
-            positions = ops[o, 6]
+        elif code == GATHER_PAIRS:
             for r in range(rows):
                 p = lanes.at(integers, coordinates + 2 * (first + r))
                 q = lanes.at(integers, coordinates + 2 * (first + r) + 1)
-                lanes.fill_row(work, D + r, work, (), work[0] * 0)
-                lanes.fill_row(work, T + r, work, (), work[0] * 0)
-                for k in range(b):
-                    place = a + taps[c + p * b + k] * positions + taps[c + q * b + k]
-                    lanes.add_row(work, D + r, tensor, (place,), x)
-                    if t_in:
-                        lanes.add_row(work, T + r, tensor, (place + positions**2,), x)
+                moments = left + ops[o, 7], right + ops[o, 7]
+                gather_pairs(work, taps, (c + p * b, c + q * b), b, r, tensor, a, ops[o, 6], moments, t_in != 0, x)
         elif code == ROOTS:
             for r in range(rows):
                 p = lanes.at(integers, coordinates + 2 * (first + r))

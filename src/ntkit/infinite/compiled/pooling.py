@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkit.architecture.windows import ConvAxis
+from ntkit.architecture.windows import WindowAxis
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import machine
 from ntkit.infinite.compiled.frames import product_of_axes, triple
@@ -77,7 +77,7 @@ def windowed(op: ops.Window, values: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _taps(axis: ConvAxis, n: int) -> np.ndarray:
+def _taps(axis: WindowAxis, n: int) -> np.ndarray:
     return axis.taps(n)
 
 

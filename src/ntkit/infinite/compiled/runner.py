@@ -77,7 +77,7 @@ class Runner:
 
     def _arrays(self, stage: Stage, address_of: Callable[[int, bool], int]) -> dict[str, np.ndarray]:
         tables = stage.tables
-        codes = np.array(tables.ops, dtype=np.int64).reshape(-1, 7)
+        codes = np.array(tables.ops, dtype=np.int64).reshape(-1, 8)
         for operation, register in stage.duals:
             codes[operation, 1] = address_of(register, bool(codes[operation, 3]))
         return {

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ntkit.architecture.windows import OUTSIDE
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import machine as m
-from ntkit.infinite.compiled.frames import Frame, Triple, band_axis, root_offsets, triple, wraps_irregularly
+from ntkit.infinite.compiled.frames import (
+    Frame,
+    Triple,
+    band_axis,
+    is_irregular,
+    needs_equal_positions_only,
+    root_offsets,
+    triple,
+)
 from ntkit.infinite.compiled.tables import Tables
 
 if TYPE_CHECKING:
@@ -242,12 +251,12 @@ class StageBuilder:
         self.accumulator = i
 
     def _window(self, op: ops.Window, i: int, level: int) -> None:
-        if wraps_irregularly(op, self.placement.grids[op.source], self.placement.grids[i]):
-            self._wrap(op, i, level)
+        grids = self.placement.grids
+        if is_irregular(op, grids[op.source], grids[i]) and not needs_equal_positions_only(self.placement):
+            self._window_of_tensor(op, i, level)
             return
         d_rows, t_rows = self._stored(op.source, i)
         frame = self._frame_here(op.source, i)
-        grids = self.placement.grids
         conv = self.tables.convolution(op, self._level(frame, op.source), level, grids[op.source], grids[i])
         if self.rims.get(op.source, conv) != conv:  # a slice has room for one rim at a time
             self._end_pass()
@@ -255,17 +264,20 @@ class StageBuilder:
         self._require_pass(level)
         self.rims[op.source] = conv
         scale = 1 / op.taps
-        if any(axis.before or axis.after for axis in op.axes) and self.slices.any():  # both outside at offset 0
+        outside = any((axis.taps(n) == OUTSIDE).any() for axis, n in zip(op.axes, grids[op.source], strict=True))
+        if outside and self.slices.any():  # at offset 0 it is both positions or none
             self.tables.operation(m.RIM, d_rows, self._plane("second moment", op.source), c=conv)
         self.tables.operation(m.GATHER, d_rows, t_rows, t_in=self.schedule.has_t[i], c=conv, numbers=(scale,))
         self.roots = None
 
-    def _wrap(self, op: ops.Window, i: int, level: int) -> None:
-        """A circular convolution whose stride does not divide its input: from the source's tensor, pair by pair."""
+    def _window_of_tensor(self, op: ops.Window, i: int, level: int) -> None:
+        """A window that does not go slice by slice: from the source's tensor, pair by pair."""
         self._require_pass(level)
-        tensor, taps = self.schedule.tensors[op.source], self.tables.flat_taps(op, self.placement.grids[op.source])
-        positions, t = self.placement.positions(op.source), self.schedule.has_t[i]
-        self.tables.operation(m.WRAP, tensor, op.taps, t_in=t, c=taps, count=positions, numbers=(1 / op.taps,))
+        self.tables.operation(
+            m.GATHER_PAIRS, self.schedule.tensors[op.source], op.taps, t_in=self.schedule.has_t[i],
+            c=self.tables.flat_taps(op, self.placement.grids[op.source]), count=self.placement.positions(op.source),
+            plane=self._plane("second moment", op.source), numbers=(1 / op.taps,),
+        )  # fmt: skip
         self.roots = None
 
     def _affine(self, op: ops.Affine, i: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ntkit.architecture.windows import OUTSIDE
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled.frames import Frame, band_axis, triple
 from ntkit.infinite.placement import Grid
@@ -43,10 +44,11 @@ class Tables:
         t_out: bool = False,
         c: int = 0,
         count: int = 0,
+        plane: int = 0,
         numbers: tuple[float, ...] = (),
     ) -> None:
         """One more operation of the present pass."""
-        self.ops.append([code, a, b, int(t_in), int(t_out), c, count])
+        self.ops.append([code, a, b, int(t_in), int(t_out), c, count, plane])
         self.numbers.append([*numbers, *[0.0] * (4 - len(numbers))])
 
     def level(self, grid: Grid, frame: Frame) -> int:
@@ -78,10 +80,12 @@ class Tables:
         return self._known[key]
 
     def flat_taps(self, op: ops.Window, grid: Grid) -> int:
-        """Where the table begins that holds, for each output position, the position of every tap."""
+        """Where the table begins that holds, for each output position, the position of every tap, or `OUTSIDE`."""
         flat = np.zeros((1, 1), dtype=np.int64)
         for axis, n in zip(op.axes, grid, strict=True):
-            both = flat[:, None, :, None] * n + axis.taps(n)[None, :, None, :]
+            taps = axis.taps(n)[None, :, None, :]
+            outside = (flat == OUTSIDE)[:, None, :, None] | (taps == OUTSIDE)
+            both = np.where(outside, OUTSIDE, flat[:, None, :, None] * n + taps)
             flat = both.reshape(both.shape[0] * both.shape[1], -1)
         return self._add_taps(flat)
 

@@ -1,13 +1,14 @@
 """Linear and convolution layers: nngp' = w² mean(nngp) + b², and what their parameters add to the tangent kernel.
 
 The mean is over the channels of the input and, for a convolution, over the taps of its window; a tap in zero padding
-counts as 0.
+counts as 0. So does one of a transposed convolution that lies between two inputs: with stride s about one in s taps of
+an axis has an input, and all of them count in the fan-in.
 NTK parameterisation, z = w/√fan_in · W x + b · β:    ntk' = w² nngp + b² + w² ntk.
 Standard parameterisation, z = W x + β, W ~ N(0, w²/fan_in):    ntk' = fan_in · nngp + [bias] + w² ntk.
 Parameters that are not trained add nothing of their own.
 
-Reference: Jacot et al. 2018; Arora et al. 2019, section 4, for convolutions; Sohl-Dickstein, Novak, Schoenholz & Lee
-2020 for the standard form.
+Reference: Jacot et al. 2018; Arora et al. 2019, section 4, for convolutions; Novak et al. 2020 (stax.ConvTranspose of
+neural-tangents) for transposed ones; Sohl-Dickstein, Novak, Schoenholz & Lee 2020 for the standard form.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def linear(spec: Linear, inputs: list[Value], builder: Builder) -> Value:
 
 @rule.register
 def convolution(spec: Conv, inputs: list[Value], builder: Builder) -> Value:
-    """z = W * x + b."""
+    """z = W * x + b, or z = W *ᵀ x + b: a transposed convolution is one with windows of its own."""
     if spec.groups > 1:
         _require_limit_of_groups(spec, inputs[0], builder)
     source = builder.settle(inputs[0])
