@@ -59,7 +59,8 @@ class Rule:
         """How many draws the precision takes, by what is known now: errors fall like 1/√draws."""
         if self.precision is None or run.draws < 2:
             return math.inf
-        return max(run.draws * (run.precision / self.precision) ** 2, self.min_draws)
+        ratio = run.precision / self.precision
+        return max(run.draws * ratio * ratio, float(self.min_draws))
 
 
 def monte_carlo_kernel(
@@ -136,6 +137,8 @@ def monte_carlo_kernel(
     """
     rule = Rule(draws, precision, min_draws)
     _check_arguments(builder, rule, seed, which, resume)
+    if memory_limit is not None and memory_limit <= 0:
+        raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
     store = None if checkpoint is None else Checkpoint(Path(checkpoint))
     with generators_kept():
         networks = Networks(builder, seed, *kind_of_data(x1))
@@ -146,7 +149,7 @@ def monte_carlo_kernel(
     if precision is not None and not rule.is_reached(run):
         warnings.warn(
             f"after {run.draws} draws the largest standard error is {run.precision:.2g} of the largest entry, and "
-            f"{precision:.2g} was asked for; about {rule.needed(run):.2g} draws are needed: raise draws, and go on "
+            f"{precision:.2g} was asked for; about {rule.needed(run):,.0f} draws are needed: raise draws, and go on "
             "from here with resume=",
             RuntimeWarning,
             stacklevel=2,
