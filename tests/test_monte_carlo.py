@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -56,14 +58,20 @@ def with_dropout(width: int) -> nn.Module:
 
 @pytest.mark.usefixtures("unchecked")  # checks of shapes take longer than the draws
 @pytest.mark.parametrize(
-    ("model", "sample"),
-    [(lambda w: mlp(w, 4), (4,)), (pooled, (2, 3, 4)), (normalised, (4,)), (partly_frozen, (4,)), (with_dropout, (4,))],
-    ids=["mlp", "convolutions", "normalised", "frozen", "dropout"],
+    ("model", "sample", "width", "draws"),
+    [
+        pytest.param(lambda w: mlp(w, 4), (4,), 128, 24, id="mlp"),
+        pytest.param(lambda w: mlp(w, 4), (4,), 512, 200, id="mlp, wide", marks=pytest.mark.slow),
+        pytest.param(pooled, (2, 3, 4), 512, 100, id="convolutions", marks=pytest.mark.slow),
+        pytest.param(normalised, (4,), 512, 200, id="normalised", marks=pytest.mark.slow),
+        pytest.param(partly_frozen, (4,), 512, 200, id="frozen", marks=pytest.mark.slow),
+        pytest.param(with_dropout, (4,), 512, 200, id="dropout", marks=pytest.mark.slow),
+    ],
 )
-def test_wide_networks_have_the_exact_kernel_within_four_standard_errors(model, sample):
+def test_wide_networks_have_the_exact_kernel_within_four_standard_errors(model, sample, width, draws):
     x1, x2 = data(3, *sample), data(2, *sample, seed=1)
     exact = ntkit.InfiniteKernel(model(64))(x1, x2)
-    found = monte_carlo_kernel(lambda: model(192), x1, x2, draws=32)
+    found = monte_carlo_kernel(lambda: model(width), x1, x2, draws=draws)
     assert ((found.nngp - exact.nngp).abs() < 4 * found.nngp_error).all()
     assert ((found.ntk - exact.ntk).abs() < 4 * found.ntk_error).all()
     assert (found.ntk_error < 0.1 * exact.ntk.abs().max()).all()
@@ -102,21 +110,23 @@ def deep_linear(width: int) -> nn.Module:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_standard_errors_are_unbiased_and_cover_the_closed_means_of_linear_networks():
+@pytest.mark.parametrize("runs", [16, pytest.param(250, marks=pytest.mark.slow)])
+def test_standard_errors_are_unbiased_and_cover_the_closed_means_of_linear_networks(runs):
     """At x·x = d: f² has variance 3(1 + 2/width) − 1, and the tangent kernel (|w|² + |Wx|²/d)/width has 4/width."""
-    width, draws, runs = 16, 8, 48
+    width, draws = 16, 8
     x = data(1, 4)
     x = x * 2 / x.norm()
     found = [monte_carlo_kernel(lambda: deep_linear(width), x, draws=draws, seed=seed) for seed in range(runs)]
     quantile = stats.t.ppf(0.975, draws - 1)
-    for kind, mean, variance in (("nngp", 1.0, 2 + 6 / width), ("ntk", 2.0, 4 / width)):
+    # `spread`: variance of a run's squared error in units of its square, 2/(draws − 1) + excess kurtosis/draws
+    for kind, mean, variance, spread in (("nngp", 1.0, 2 + 6 / width, 3.0), ("ntk", 2.0, 4 / width, 0.35)):
         means = np.array([float(getattr(f, kind)) for f in found])
         errors = np.array([float(getattr(f, f"{kind}_error")) for f in found])
-        over = np.sqrt(variance / (draws * runs))
-        assert abs(means.mean() - mean) < 4 * over
-        assert abs((errors**2).mean() / (variance / draws) - 1) < (0.2 if kind == "ntk" else 0.5)
+        assert abs(means.mean() - mean) < 4 * np.sqrt(variance / (draws * runs))
+        assert abs((errors**2).mean() / (variance / draws) - 1) < 4 * np.sqrt(spread / runs)
         covered = (np.abs(means - mean) < quantile * errors).mean()
-        assert 0.85 <= covered <= 1.0 if kind == "ntk" else 0.7 <= covered <= 1.0
+        least = 0.95 if kind == "ntk" else 0.8  # squares of one Gaussian are far from Gaussian
+        assert covered > least - 4 * np.sqrt(0.05 / runs)
 
 
 def test_welford_s_sums_are_those_of_numpy():
@@ -174,17 +184,25 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(4), expected)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_does_not_matter(mode):
+    x = data(3, 4)
+    expected = monte_carlo_kernel(mlp, x, draws=3)
+    with mode():
+        assert equal(monte_carlo_kernel(mlp, x.clone(), draws=3), expected)
+
+
 # ---- when it ends ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_it_stops_at_the_first_draw_that_reaches_the_precision():
     x = data(3, 4)
-    found = monte_carlo_kernel(mlp, x, which="ntk", precision=0.05, draws=500)
-    assert found.precision <= 0.05
+    found = monte_carlo_kernel(mlp, x, which="ntk", precision=0.06, draws=500)
+    assert found.precision <= 0.06
     assert 16 < found.draws < 500
     before = monte_carlo_kernel(mlp, x, which="ntk", draws=found.draws - 1)
-    assert before.precision > 0.05
+    assert before.precision > 0.06
     scale = found.ntk.diagonal().max()
     assert found.ntk.abs().max() == scale
     assert found.precision == pytest.approx(float(found.ntk_error.max() / scale), rel=1e-12)
@@ -380,3 +398,11 @@ def test_progress_shows_draws_and_the_time_left(capsys):
     assert "kernels of random networks" in shown
     assert "5/5" in shown
     assert "left" in shown
+
+
+def test_it_is_loaded_when_first_used():
+    code = "import sys, ntkit.infinite as i; print('ntkit.empirical' in sys.modules, i.monte_carlo_kernel.__name__)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == ["False", "monte_carlo_kernel"]
+    with pytest.raises(AttributeError, match=r"no attribute 'monte_carlo_kernels'; it has .*monte_carlo_kernel"):
+        ntkit.infinite.monte_carlo_kernels  # noqa: B018
