@@ -62,7 +62,7 @@ def with_dropout(width: int) -> nn.Module:
     [
         pytest.param(lambda w: mlp(w, 4), (4,), 128, 24, id="mlp"),
         pytest.param(lambda w: mlp(w, 4), (4,), 512, 200, id="mlp, wide", marks=pytest.mark.slow),
-        pytest.param(pooled, (2, 3, 4), 512, 100, id="convolutions", marks=pytest.mark.slow),
+        pytest.param(pooled, (2, 3, 4), 256, 64, id="convolutions", marks=pytest.mark.slow),
         pytest.param(normalised, (4,), 512, 200, id="normalised", marks=pytest.mark.slow),
         pytest.param(partly_frozen, (4,), 512, 200, id="frozen", marks=pytest.mark.slow),
         pytest.param(with_dropout, (4,), 512, 200, id="dropout", marks=pytest.mark.slow),
