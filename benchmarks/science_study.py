@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ntkit._progress import Reporter
 from ntkit.data import Dataset, load
 from ntkit.empirical.operator import NTKOperator
 from ntkit.experiments.learning_rates import STEPS, label_spectrum, largest_stable_rate, predicted_rate
 from ntkit.experiments.networks import build_network
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.study_config import environment
 from ntkit.experiments.training_curves import linearised_curve
 from ntkit.experiments.training_runs import Problem, descend

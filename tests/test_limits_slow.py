@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import ntkit
+from ntkit._progress import Reporter
 from ntkit.data import load
 from ntkit.empirical.operator import NTKOperator
 from ntkit.experiments.learning_rates import STEPS, label_spectrum, largest_stable_rate, predicted_rate
 from ntkit.experiments.networks import build_network
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.training_runs import Problem
 from ntkit.nn import Linear
 

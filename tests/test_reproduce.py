@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ntkit import experiments
+from ntkit._progress import Reporter
 from ntkit.cli.reproduce_command import reproduce as reproduce_command
 from ntkit.errors import InvalidInput, MemoryLimitExceeded
 from ntkit.experiments import Claim, reproduce
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.reproductions import gram_blocks
 from ntkit.experiments.reproductions.claims import claims_table, verdict
 from ntkit.experiments.reproductions.experiment import Experiment, Measurement, Story

@@ -12,9 +12,9 @@ import pytest
 
 from data_files import write_cifar
 from ntkit import InfiniteKernel, _memory
+from ntkit._progress import Reporter
 from ntkit.errors import DataError, MemoryLimitExceeded
 from ntkit.experiments import EXPERIMENTS, reproduce
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.reproductions.arora_claims import PUBLISHED, make_claims, tolerance
 from ntkit.experiments.reproductions.arora_cntk import AroraConfig, Size, load_images
 from ntkit.experiments.reproductions.arora_network import ConvolutionalNetwork

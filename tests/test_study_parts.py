@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from ntkit._progress import Reporter
 from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput
 from ntkit.experiments import learning_rates
 from ntkit.experiments.kernel_machines import RIDGES, fit_machine
 from ntkit.experiments.networks import build_network
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.result_folder import result_folder, write_json
 from ntkit.experiments.training_curves import linearised_curve, recorded_steps
 from ntkit.experiments.training_runs import Problem, descend

@@ -15,7 +15,9 @@ from ntkit.errors import UnsupportedLayer
 REMEDY = (
     "use a layer that ntkit supports (linear and convolution layers, elementwise activations, average pooling, "
     "normalisation over channels, ntkit.nn.SelfAttention, padding, interpolation, flatten, moves of axes, "
-    "concatenation of channels, dropout, sums and products of branches), or ntkit.empirical_ntk, which takes any model"
+    "concatenation of channels, dropout, sums and products of branches), or take the kernels of finite networks, "
+    "whatever their layers: ntkit.infinite.monte_carlo_kernel for the mean over random draws, ntkit.empirical_ntk for "
+    "one network"
 )
 REQUIRED = object()  # the default of an argument that must be given
 

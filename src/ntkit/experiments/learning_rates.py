@@ -19,9 +19,9 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
+from ntkit._progress import Reporter
 from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.training_runs import Problem, descend
 
 STEPS = 30

@@ -13,11 +13,11 @@ from torch import nn
 
 from ntkit import data as datasets
 from ntkit._memory import require_bytes
+from ntkit._progress import Reporter
 from ntkit.data import Dataset
 from ntkit.errors import InvalidInput
 from ntkit.experiments import study_parts as parts
 from ntkit.experiments.networks import build_network
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.result_folder import result_folder, write_arrays, write_json
 from ntkit.experiments.scores import chance, metric_name
 from ntkit.experiments.study_config import MOST_TEST, MOST_TRAIN, StudyConfig, environment

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkit._arrays import Array
+from ntkit._progress import Reporter
 from ntkit.data import Dataset
 from ntkit.dynamics import max_learning_rate
 from ntkit.empirical import EmpiricalKernel
@@ -17,7 +18,6 @@ from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.experiments import kernel_machines, learning_rates, scores, training_curves
 from ntkit.experiments.networks import StudiedNetwork
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.study_config import StudyConfig
 from ntkit.experiments.training_runs import Problem
 from ntkit.infinite import InfiniteKernel

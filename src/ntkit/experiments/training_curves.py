@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ntkit._progress import Reporter
 from ntkit.dynamics import gradient_descent
 from ntkit.empirical.operator import Tangent
-from ntkit.experiments.progress import Reporter
 from ntkit.experiments.training_runs import Problem, descend, squared_loss
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ntkit.experiments.progress import Reporter
+from ntkit._progress import Reporter
 from ntkit.experiments.reproductions.claims import Claim
 from ntkit.report import Facts, Figure, Section, Tile
 

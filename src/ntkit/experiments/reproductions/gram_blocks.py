@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ntkit._memory import human_bytes
+from ntkit._progress import Reporter
 from ntkit.errors import MemoryLimitExceeded
-from ntkit.experiments.progress import Reporter
 
 LEDGER = "blocks.done"
 Corner = tuple[int, int]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import ntkit
-from ntkit.experiments.progress import Reporter
+from ntkit._progress import Reporter
 from ntkit.experiments.reproductions.claims import Claim
 from ntkit.experiments.reproductions.experiment import Experiment, Measurement, Workbench
 from ntkit.experiments.reproductions.registry import find

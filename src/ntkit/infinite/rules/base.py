@@ -143,7 +143,8 @@ def rule(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
     """
     raise UnsupportedLayer(
         f"{spec.name} at '{builder.path}' has no rule for its exact kernel; register one with "
-        f"ntkit.infinite.rules.rule.register({type(spec).__name__})"
+        f"ntkit.infinite.rules.rule.register({type(spec).__name__}), or take ntkit.infinite.monte_carlo_kernel, the "
+        "mean kernel of random finite networks"
     )
 
 

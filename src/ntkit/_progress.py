@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
+
+
+class Advance(Protocol):
+    """Moves a bar by a step; `total` is a new estimate of how many steps there are, where that is not known before."""
+
+    def __call__(self, total: int | None = None) -> None: ...
 
 
 class Reporter:
@@ -38,14 +44,18 @@ class Reporter:
                 self._progress = None
 
     @contextmanager
-    def stage(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def stage(self, what: str, total: int) -> Iterator[Advance]:
         """One bar; gives the function that advances it by a step. It ends full, also when fewer steps were needed."""
         progress = self._progress
         if progress is None:
-            yield lambda: None
+            yield lambda total=None: None
             return
         task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+
+        def advance(total: int | None = None) -> None:
+            progress.update(task, advance=1, total=total)
+
+        yield advance
         done = int(progress.tasks[task].completed)
         progress.update(task, completed=max(done, 1), total=max(done, 1))
 
