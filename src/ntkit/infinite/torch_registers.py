@@ -98,16 +98,25 @@ class Pairing:
         """Second moments of both sides, to broadcast over equal positions."""
         return self.across(*(side.registers[register].second for side in self.sides))
 
+    def seconds(self, register: int) -> tuple[Tensor, Tensor]:
+        """Second moments of both sides, (n, p) and (m, p)."""
+        one, two = (side.registers[register].second for side in self.sides)
+        return one, two
+
     def means(self, register: int) -> tuple[Tensor, Tensor]:
         """Means of both sides."""
         return self.across(*(mean_of(side, register) for side in self.sides))
 
-    def spreads(self, register: int) -> tuple[Tensor, Tensor]:
-        """Spreads of both sides."""
+    def spreads_of(self, register: int) -> tuple[Tensor, Tensor]:
+        """Spreads of both sides, (n, p) and (m, p)."""
         one, two = (side.registers[register].spread for side in self.sides)
         assert one is not None
         assert two is not None
-        return self.across(one, two)
+        return one, two
+
+    def spreads(self, register: int) -> tuple[Tensor, Tensor]:
+        """Spreads of both sides, to broadcast over equal positions."""
+        return self.across(*self.spreads_of(register))
 
     def scale_second(self, register: int) -> tuple[Tensor, Tensor]:
         """Second moments of x σ'(x) of both sides."""

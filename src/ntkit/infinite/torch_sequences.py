@@ -13,7 +13,7 @@ from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.placement import Grid
 from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
-from ntkit.infinite.torch_steps import moments, pair_step, within
+from ntkit.infinite.torch_steps import compiled_loops, moments, pair_step, within
 from ntkit.nn.mechanisms import attention_weights
 from ntkit.nn.sequences import position_covariance
 
@@ -84,12 +84,15 @@ def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Regis
     itself = pairing.itself(place.register)[:, :, None]
     if alone:
         return Register(positions.equal_positions(itself) if place.diagonal else itself, ntk)
-    totals, second = [w.sum(2) for w in weights], [side.registers[op.source].second for side in pairing.sides]
-    means = [(w @ q[..., None])[..., 0] for w, q in zip(weights, second, strict=True)]
-    distance = positions.pool_distance(
-        _mixed(before.distance, weights, alone, place.diagonal),
-        pairing.across(*totals), pairing.across(*means), pairing.spreads(place.register), pairing.same,
-    )  # fmt: skip
+    totals = tuple(w.sum(2) for w in weights)
+    means = tuple((w @ q[..., None])[..., 0] for w, q in zip(weights, pairing.seconds(op.source), strict=True))
+    spreads = pairing.spreads_of(place.register)
+    distance = _mixed(before.distance, weights, alone, place.diagonal)
+    if loops := compiled_loops(pairing, Register(distance, None)):
+        distance = loops.mixed(distance, spreads, totals, means)
+    else:
+        sides = (pairing.across(*both) for both in (totals, means, spreads))
+        distance = positions.pool_distance(distance, *sides, pairing.same)
     if bool(pairing.same.any()) and not place.diagonal:
         distance = torch.where(pairing.same[:, None, :, None], itself, distance)
     return Register(distance, ntk)
