@@ -23,7 +23,7 @@ from random_architectures.checks import (
     stacked,
 )
 from random_architectures.seeds import ALL, BRIEF, FEATURES, LEAST, WIDE, coverage
-from random_architectures.steps import Dense
+from random_architectures.steps import Dense, depth_of
 
 BOUND = 1e-9  # of the largest entry; torch's engine finds quadrature's moments to 1e-11
 SINGLE = 5e-6  # of √(K_ii K_jj)
@@ -38,6 +38,7 @@ def test_every_feature_occurs_often_enough():
     found = coverage(ALL)
     assert set(found) == FEATURES
     assert min(found.values()) >= LEAST, found
+    assert {depth_of(recipe_of(seed).steps) for seed in ALL} == set(range(1, 13))
 
 
 def test_wide_networks_have_every_feature_but_great_depth():

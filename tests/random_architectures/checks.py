@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import ntkit
 from ntkit.errors import InvalidInput
+from ntkit.infinite.engines import Engine
 from random_architectures.steps import Recipe
 from random_architectures.textbook import covariances
 from random_architectures.torch_models import Built, model_of
@@ -53,7 +54,7 @@ def deviations(recipe: Recipe) -> dict[str, float]:
     return found
 
 
-def engines_of(kernel: ntkit.InfiniteKernel, recipe: Recipe) -> tuple[str, ...]:
+def engines_of(kernel: ntkit.InfiniteKernel, recipe: Recipe) -> tuple[Engine, ...]:
     """Torch's always, and the compiled one where it does not say why it cannot."""
     try:
         kernel.plan((SAMPLES, *recipe.shape), engine="numba")

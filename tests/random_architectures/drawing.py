@@ -227,7 +227,7 @@ class _Drawing:
         return make(place, left)
 
     def _closed(self, place: Place, steps: Steps) -> tuple[Steps, Place]:
-        """With a layer at the end; a value that was padded by zeros is read by one that reaches into the image."""
+        """With a layer at the end."""
         place = place.behind(*steps)
         layer = self._layer(place)
         return (*steps, layer), self._after_layer(place, layer)

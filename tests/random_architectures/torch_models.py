@@ -189,7 +189,7 @@ class _Builder:
     @module.register
     def _(self, step: Branching, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
         built = [self.sequential(branch, shape) for branch in step.branches]
-        branches, behind = [module for module, _ in built], built[0][1]
+        branches, behind = nn.ModuleList(module for module, _ in built), built[0][1]
         match step:
             case Sum():
                 return Summed(branches, step.coefficients), behind
@@ -251,15 +251,15 @@ class Mean(nn.Module):
 class Branches(nn.Module):
     """Modules that read the same value."""
 
-    def __init__(self, branches: list[nn.Module]):
+    def __init__(self, branches: nn.ModuleList):
         super().__init__()
-        self.branches = nn.ModuleList(branches)
+        self.branches = branches
 
 
 class Summed(Branches):
     """Σ cᵢ branchᵢ(x)."""
 
-    def __init__(self, branches: list[nn.Module], coefficients: tuple[float, ...]):
+    def __init__(self, branches: nn.ModuleList, coefficients: tuple[float, ...]):
         super().__init__(branches)
         self.coefficients = coefficients
 
