@@ -9,6 +9,7 @@ References: Arora et al. 2019 (CNTK), Novak et al. 2019 (vectorised and pooled r
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -62,7 +63,7 @@ def affine(field, w_std=1.0, b_std=0.0, *, trained=True, rates=None):
     return out
 
 
-def window(field, kernel, stride=1, dilation=1, padding=0, circular=False):
+def window(field, kernel, stride: Any = 1, dilation: Any = 1, padding: Any = 0, circular=False):
     """The mean over joint shifts of both positions; padding an int or a (before, after) an axis."""
     r = field.rank
     kernel, stride, dilation = (_each(v, r) for v in (kernel, stride, dilation))

@@ -16,6 +16,9 @@ from ntkit.infinite.compiled.duals import STRIP
 from ntkit.infinite.compiled.lanes import LANES
 
 STRIP_ROWS = STRIP // LANES
+ROUNDING = (
+    8 * 2.0**-52
+)  # of sums of distances, whose terms may differ by a unit between loops with derivatives and without
 # rows of the accumulator; slices lie from WORK on
 R1, R2, D, T, WORK = 0, STRIP_ROWS, 2 * STRIP_ROWS, 3 * STRIP_ROWS, 4 * STRIP_ROWS
 
@@ -374,7 +377,8 @@ def finish_pool(
 
     left, right: rows of the spreads; pooled_*: rows of the pooled second moments; totals: sums of weights by position.
     Where `needed` holds for the offset; where `near` does too, D comes from `exact`, which is computed in float64.
-    rows: positions (from, to) of the left side.
+    What is below the rounding of the sums is 0, as it is for a sample with itself. rows: positions (from, to) of the
+    left side.
     """
     positions = grid[0] * grid[1] * grid[2]
     for p in range(rows[0], rows[1]):
@@ -391,8 +395,9 @@ def finish_pool(
             else:
                 tilt = totals[p] - totals[q]
                 for lane in range(LANES):
-                    d = tensor[row + lane] - work[(left + p) * LANES + lane] - work[(right + q) * LANES + lane]
+                    spread = work[(left + p) * LANES + lane] + work[(right + q) * LANES + lane]
+                    d = tensor[row + lane] - spread
                     if tilt != 0:
                         gap = work[(pooled_left + p) * LANES + lane] - work[(pooled_right + q) * LANES + lane]
                         d += tilt * gap
-                    tensor[row + lane] = max(d, 0)
+                    tensor[row + lane] = d if d > ROUNDING * spread else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ntkit.infinite.compiled.diagonal import DiagonalRunner, fits
+from ntkit.infinite.compiled.machine import ROUNDING
 from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
 from ntkit.infinite.compiled.schedule import Schedule
@@ -126,7 +127,7 @@ class Spatial:
                     d = exact_sums[:, k].ravel()[: len(pairs[0])]
                 row = self.near.schedule.planes.rows["spread", register]
                 spread = left.packed["near"][row, pairs[0]] + right.packed["near"][row, pairs[1]]
-                found[register] = np.maximum(d - spread, 0.0), t
+                found[register] = np.where(d - spread > ROUNDING * spread, d - spread, 0.0), t
         return found
 
     def _exact(self, group: Group, left: States, right: States) -> tuple[Schedule, Group]:
