@@ -19,7 +19,7 @@ from ntkit.architecture.windows import ConvAxis
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
 _OWN = (ntkit.nn.Linear, ntkit.nn.Conv1d, ntkit.nn.Conv2d, ntkit.nn.Conv3d)
-_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_OWN)
+KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_OWN)
 _FLAT_REMEDY = (
     "permute the axes so that the channels are last, flatten everything with torch.flatten(x, 1), or use a convolution "
     "of kernel size 1"
@@ -35,7 +35,7 @@ def read_weighted(reader: Reader, call: Call) -> Value:
     """A linear layer or a convolution."""
     layer = call.module
     assert isinstance(layer, (nn.Linear, _ConvNd))
-    if type(layer) not in _KNOWN:
+    if type(layer) not in KNOWN:
         family = "Linear" if isinstance(layer, nn.Linear) else "a convolution"
         raise UnsupportedLayer(
             f"{call.who} is a subclass of {family} that ntkit does not know, and its forward may differ; {REMEDY}"
