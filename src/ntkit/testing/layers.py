@@ -25,7 +25,7 @@ def check_layer(
     sample_shape: tuple[int, ...],
     *,
     width: int = 256,
-    draws: int = 48,
+    draws: int = 32,
     seed: int = 0,
     **scales: Any,
 ) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def check_layer(
         >>> def build(width):
         ...     return nn.Sequential(ntkit.nn.Linear(3, width), nn.ReLU(), ntkit.nn.Linear(width, 16, 1.0, 0.1))
         >>> ntkit.testing.check_layer(build, (3,))[-3:]
-        ('frozen parameters', 'parameters', 'covariance of outputs')
+        ('parameters', 'frozen parameters', 'covariance of outputs')
     """
     if not isinstance(width, int) or width < 1 or not isinstance(draws, int) or draws < 0 or draws == 1:
         raise InvalidInput(f"width must be from 1 and draws 0 or from 2, got width={width!r}, draws={draws!r}")

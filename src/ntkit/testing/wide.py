@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntkit.empirical import EmpiricalKernel
 from ntkit.errors import InvalidInput
 from ntkit.infinite.kernel import InfiniteKernel
 from ntkit.testing.contract import Contract
@@ -60,16 +59,13 @@ class Networks:
         """
         remedy = "look at the rates in the layer's instructions, and at the requires_grad that read= tells the spec"
         parts, rest = self._exact_parts(x, scales)
+        found = [_parts_of(self.draw(number), x) for number in range(draws)]
+        for name, exact in parts.items():
+            draws_of_part = [each[name] for each in found]
+            self._compare(contract, "parameters", draws_of_part, exact, f"the part of '{name}' in ntk", remedy)
         size = sum((part.abs() for part in parts.values()), start=rest.abs()).max()
         label = lambda i: f"ntk[{i[0]}, {i[1]}] without every parameter that trains"  # noqa: E731
         contract.close("frozen parameters", rest, torch.zeros_like(rest), 1e-10 * size, remedy, label)
-        found: dict[str, list[Tensor]] = {name: [] for name in parts}
-        for number in range(draws):
-            model = self.draw(number)
-            for name in parts:
-                found[name].append(torch.as_tensor(EmpiricalKernel(model, outputs="mean", parameters=name).ntk(x)))
-        for name, exact in parts.items():
-            self._compare(contract, "parameters", found[name], exact, f"the part of '{name}' in ntk", remedy)
         remedy = "look at the weights in the layer's instructions"
         exact = InfiniteKernel(self.draw(0), **scales).nngp(x, engine="torch")
         with torch.no_grad():
@@ -97,3 +93,18 @@ class Networks:
         allowed = _ERRORS * error + _WIDTH / self.width * mean.abs().max() + 1e-12 * exact.abs().max()
         at = f"{len(draws)} networks of width {self.width}"
         contract.close(name, exact, mean, allowed, remedy, lambda i: f"{what}[{i[0]}, {i[1]}], the mean of {at}")
+
+
+def _parts_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Parameter that trains -> what it adds to the tangent kernel of one finite network.
+
+    Of Σ_o f_o/√O in place of every output: outputs are alike and independent, so the mean is the same.
+    """
+    names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    outputs = model(x).flatten(1)
+    rows = [
+        torch.autograd.grad(f.sum() / len(f) ** 0.5, parameters, retain_graph=True, materialize_grads=True)
+        for f in outputs
+    ]
+    jacobians = (torch.stack([gradient.flatten() for gradient in column]) for column in zip(*rows, strict=True))
+    return {name: jacobian @ jacobian.T for name, jacobian in zip(names, jacobians, strict=True)}
