@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -196,6 +197,8 @@ class New(nn.Module):
     ("target", "options", "text"),
     [
         (3, {}, r"takes a torch.nn.Module class or a function, got 3"),
+        (Snake(), {}, r"takes a torch.nn.Module class or a function, got Snake"),
+        (functools.partial(torch.clamp, min=0), {}, r"takes a torch.nn.Module class or a function, got functools"),
         (int, {}, r"takes a torch.nn.Module class or a function, got <class 'int'>"),
         (nn.ReLU, {}, r"ReLU has a rule already, ntkit's own or a registered one"),
         (nn.Conv2d, {}, r"Conv2d has a rule already"),

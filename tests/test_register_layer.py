@@ -15,7 +15,7 @@ from ntkit.architecture import specs
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.infinite import Layer, register_layer
 from oracles import recursion
-from outside_rules import Bilinear, Blurred, Form, Gated, Maxout, Pairs, Snake, maxout, with_maxout
+from outside_rules import Bilinear, Blurred, Dense, Form, Gated, Maxout, Pairs, Snake, maxout, with_maxout
 
 
 def kernel(*layers: nn.Module) -> ntkit.InfiniteKernel:
@@ -228,3 +228,10 @@ def test_empirical_kernels_take_layers_from_outside():
     jacobian = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(dict(model.named_parameters()))
     wanted = sum(torch.einsum("nop,mop->nm", j.flatten(2), j.flatten(2)) for j in jacobian.values())
     torch.testing.assert_close(whole, wanted)
+
+
+def test_a_module_without_a_rule_says_how_to_give_one():
+    with pytest.raises(UnsupportedLayer, match=r"Bilinear at '0' has no rule .*or give it a rule with ntkit"):
+        kernel(nn.Bilinear(3, 3, 3))
+    with pytest.raises(UnsupportedLayer, match=r"forward uses '0.weight' directly.*its module a rule with"):
+        kernel(Dense(5, 64))

@@ -1,4 +1,4 @@
-"""The contract of layers: ntkit's own keep it, and each property is missed by a rule or an engine broken in that way."""
+"""The contract of layers: ntkit's own keep it, and each property is missed by a rule or an engine broken so."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Dispatcher:
                 case "get_attr":
                     raise UnsupportedLayer(
                         f"forward uses '{self.reader.shown(str(node.target))}' directly, outside of a layer, and ntkit "
-                        f"has no rule for that; {REMEDY}"
+                        f"has no rule for that; {REMEDY}; or give its module a rule with ntkit.infinite.register_layer"
                     )
                 case _:
                     self._read(node)
@@ -90,7 +90,8 @@ class Dispatcher:
         if read is None:
             if any(isinstance(arg, Size) for arg in args):
                 raise _size_as_number(call)
-            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
+            own = "" if call.module is None else "; or give it a rule with ntkit.infinite.register_layer"
+            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}{own}")
         if module is None and _computes_with_size(call):
             raise _size_as_number(call)
         try:

@@ -47,7 +47,7 @@ def register_elementwise(target: type[nn.Module] | Callable[..., Tensor]) -> Any
     if isinstance(target, type) and issubclass(target, nn.Module):
         MODULES[target] = _ModuleOp("", (target,))
         return target
-    if isinstance(target, type) or not callable(target):
+    if not inspect.isroutine(target):
         raise InvalidInput(f"register_elementwise takes a torch.nn.Module class or a function, got {target!r}")
     function = _one_operation(target) if inspect.isfunction(target) else target
     CALLS[target] = CALLS[function] = ElementwiseOp(function, (), (function,), _constants_of(target))

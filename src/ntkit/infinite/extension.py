@@ -96,7 +96,7 @@ def register_activation(
     formulas = {name: formula for name, formula in given.items() if formula is not None}
     if target is None:  # called with formulas alone, as a decorator
         return lambda decorated: register_activation(decorated, **formulas, constants=constants)
-    if not callable(target) or (isinstance(target, type) and not issubclass(target, nn.Module)):
+    if not (inspect.isroutine(target) or (isinstance(target, type) and issubclass(target, nn.Module))):
         raise InvalidInput(f"register_activation takes a torch.nn.Module class or a function, got {target!r}")
     _require_new(target)
     if not formulas:
