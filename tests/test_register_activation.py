@@ -175,8 +175,17 @@ def test_a_module_that_holds_what_its_formulas_do_not_know_is_refused():
         mlp(Snake(torch.ones(1)))  # pyright: ignore[reportArgumentType]
 
 
-def test_formulas_that_cannot_be_recorded_say_which_functions_there_are():
-    formulas = snake_formulas() | {"derivative": lambda q1, q2, d, b: torch.exp(-d)}
+@pytest.mark.parametrize(
+    ("formula", "text"),
+    [
+        (lambda q1, q2, d, b: torch.exp(-d), r"must be Tensor, not Symbol"),
+        (lambda q1, q2, d, b: d**0.5, r"takes whole powers from 0, got 0.5"),
+        (lambda q1, q2, d, b: 1.0 if d > 0 else 2.0, r"cannot branch on numbers; use where"),
+        (lambda q1, q2, d, b: 1.0 if q1 == q2 else 2.0, r"cannot ask whether numbers are equal"),
+    ],
+)
+def test_formulas_that_cannot_be_recorded_say_which_functions_there_are(unchecked, formula, text):
+    formulas = snake_formulas() | {"derivative": formula}
 
     @register_activation(constants=("b",), **formulas)
     class Unrecorded(nn.Module):
@@ -185,7 +194,7 @@ def test_formulas_that_cannot_be_recorded_say_which_functions_there_are():
         def forward(self, x):
             return x
 
-    with pytest.raises(InvalidInput, match=r"the formula derivative of Unrecorded.1.0. is given symbols.*expm1, sin"):
+    with pytest.raises(InvalidInput, match=rf"formula derivative of Unrecorded.1.0. .*{text}.*expm1, sin"):
         mlp(Unrecorded()).ntk(data(2, 5))
 
 

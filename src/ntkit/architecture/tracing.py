@@ -201,8 +201,8 @@ def _record(root: _Whole) -> fx.Graph:
     except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
         raise UnsupportedLayer(
             f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "
-            "loops on tensor values, or declare the elementwise part with ntkit.infinite.register_activation, or the layer"
-            " with ntkit.infinite.register_layer"
+            "loops on tensor values, or declare the elementwise part with ntkit.infinite.register_activation, or the "
+            "layer with ntkit.infinite.register_layer"
         ) from error
 
 
