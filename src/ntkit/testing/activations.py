@@ -253,7 +253,8 @@ def _check_extremes(contract: Contract, case: _Case) -> None:
         except NtkitError:
             continue
         for name, values in (("distance", distance), ("derivative", derivative), ("second moment", samples.variance)):
-            bad = ~torch.isfinite(values) | (values < -1e-12 * values.abs().max() if name != "derivative" else False)
+            least = -torch.inf if name == "derivative" else -1e-12 * float(samples.variance.abs().max())
+            bad = ~torch.isfinite(values) | (values < least)
             if bool(bad.any()):
                 contract.fail("extremes", f"wanted a {name}, got {float(values[bad][0])} at q={q:g}", remedy)
         if not bool((samples.mean**2 <= samples.variance * (1 + 1e-9) + 1e-300).all()):
