@@ -134,7 +134,7 @@ UNSUPPORTED = {
     ),
     "scripted": (_scripted, "is what torch.jit.script or trace has made of it"),
     "compiled": (_compiled, "is what torch.compile has made of it; pass the module that"),
-    "branch on values": (lambda: nn.Sequential(Linear(3, 3), Branches()), "cannot be traced: .*register_elementwise"),
+    "branch on values": (lambda: nn.Sequential(Linear(3, 3), Branches()), "cannot be traced: .*register_activation"),
     "len": (_refused(lambda m, h: h.reshape(len(h), -1)), "cannot be traced: .*len"),
     "nested output": (_refused(lambda m, h: (h, (h, h))), "returns tuple .*a tuple, list or dict of tensors is wanted"),
     "size output": (

@@ -371,5 +371,5 @@ def test_a_layer_without_a_rule_says_how_to_give_one():
 
     builder = Builder()
     builder.path = "here"
-    with pytest.raises(UnsupportedLayer, match=r"Odd at 'here' has no rule .*rule.register.Odd."):
+    with pytest.raises(UnsupportedLayer, match=r"Odd at 'here' has no rule .*ntkit.infinite.register_layer"):
         rule(Odd(), [], builder)

@@ -28,7 +28,7 @@ _HOMES = {
     "spectrum": "ntkit.spectra",
     "study": "ntkit.experiments",
 }
-_FOLDERS = ("data", "dynamics", "empirical", "errors", "experiments", "infinite", "nn", "spectra")
+_FOLDERS = ("data", "dynamics", "empirical", "errors", "experiments", "infinite", "nn", "spectra", "testing")
 
 __all__ = ["__version__", *_FOLDERS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the redundant aliases say that these are public
     from ntkit import infinite as infinite
     from ntkit import nn as nn
     from ntkit import spectra as spectra
+    from ntkit import testing as testing
     from ntkit.empirical import EmpiricalKernel as EmpiricalKernel
     from ntkit.empirical import NTKOperator as NTKOperator
     from ntkit.empirical import empirical_ntk as empirical_ntk

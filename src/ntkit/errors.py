@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ContractViolation",
     "DataError",
     "InvalidInput",
     "MemoryLimitExceeded",
@@ -40,6 +41,10 @@ class DataError(NtkitError, ValueError):
 
 class ToleranceNotReached(NtkitError, ArithmeticError):
     """A quadrature or series cannot reach the accuracy asked for."""
+
+
+class ContractViolation(NtkitError, AssertionError):
+    """A rule lacks a property that every rule has; `ntkit.testing` says which, what was wanted and what came."""
 
 
 class MissingDependency(NtkitError, ImportError):

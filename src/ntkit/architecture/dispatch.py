@@ -17,13 +17,14 @@ from ntkit.architecture import (
     read_elementwise,
     read_layers,
     read_norms,
+    read_outside,
     read_pools,
     read_resize,
     read_sequences,
     read_shapes,
 )
 from ntkit.architecture.layout import DATA, LayoutError, Size
-from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
+from ntkit.architecture.lowering import BINARY, CALLS, MODULES, elementwise_op
 from ntkit.architecture.memory import Memory
 from ntkit.architecture.network import Network, Structure
 from ntkit.architecture.reader import Reader
@@ -80,7 +81,7 @@ class Dispatcher:
                 case "get_attr":
                     raise UnsupportedLayer(
                         f"forward uses '{self.reader.shown(str(node.target))}' directly, outside of a layer, and ntkit "
-                        f"has no rule for that; {REMEDY}"
+                        f"has no rule for that; {REMEDY}; or give its module a rule with ntkit.infinite.register_layer"
                     )
                 case _:
                     self._read(node)
@@ -94,7 +95,8 @@ class Dispatcher:
         if read is None:
             if any(isinstance(arg, Size) for arg in args):
                 raise _size_as_number(call)
-            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
+            own = "" if call.module is None else "; or give it a rule with ntkit.infinite.register_layer"
+            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}{own}")
         if (
             any(isinstance(arg, MaskInput) for arg in (*args, *kwargs.values()))
             and read not in read_sequences.READS_MASK
@@ -189,9 +191,19 @@ def _size_as_number(call: Call) -> UnsupportedLayer:
     )
 
 
+def is_known(target: Any) -> bool:
+    """Whether calls of a module class or a function are read already."""
+    if isinstance(target, type):
+        own = target.__module__.startswith("ntkit.nn.")
+        return own or target in _MODULES or target in read_layers.KNOWN or target in MODULES
+    return target in _CALLS or target in BINARY or target in CALLS
+
+
 def _reader_of(call: Call) -> _READS | None:
     """The function that reads a call, None where there is none."""
     if call.module is not None:
+        if type(call.module) in read_outside.LAYERS:
+            return read_outside.read_layer
         if elementwise_op(call.module) is not None:
             return read_elementwise.read_module
         if read_layers.is_weighted(call.module):  # subclasses are refused there, with the reason

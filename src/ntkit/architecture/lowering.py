@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,6 @@ from ntkit.architecture.specs import (
     Sign,
     Sin,
 )
-from ntkit.errors import InvalidInput
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -125,6 +124,10 @@ BINARY: dict[Callable[..., Any] | str, str] = {
 }
 
 
+# functions and module classes from outside that have formulas -> the spec of a use of them
+SPECS: dict[Any, Callable[[Expression], Activation]] = {}
+
+
 def elementwise_op(module: nn.Module) -> ElementwiseOp | None:
     """The operation a module computes, or None. Subclasses do not inherit it: their forward may differ."""
     if isinstance(module, ntkit.nn.Monomial):
@@ -132,84 +135,11 @@ def elementwise_op(module: nn.Module) -> ElementwiseOp | None:
     return MODULES.get(type(module))
 
 
-def register_elementwise(target: type[nn.Module] | Callable[[Tensor], Tensor]) -> Any:
-    """Declare a module class without parameters, or a function, to act on each entry alone; usable as a decorator.
-
-    Only needed for what cannot be traced (a branch on values, an op that ntkit does not know): a function written
-    with the usual torch operations is recognised by itself. Its dual is found by quadrature.
-
-    Args:
-        target: the class, or a module-level function of one tensor. A Python function must also be passed to
-            `torch.fx.wrap` by name where it would otherwise be traced into.
-
-    Returns:
-        `target` itself.
-
-    Raises:
-        InvalidInput: neither a module class nor a function.
-
-    Example:
-        >>> @register_elementwise
-        ... class Bump(torch.nn.Module):
-        ...     def forward(self, x):
-        ...         return torch.special.i0e(x)
-        >>> print(elementwise_op(Bump()).from_module(Bump()))
-        Bump(x)
-    """
-    if isinstance(target, type) and issubclass(target, nn.Module):
-        MODULES[target] = _RegisteredModule("", (target,))
-    elif callable(target):
-        CALLS[target] = ElementwiseOp(target, (), (target,))
-    else:
-        raise InvalidInput(f"register_elementwise takes a torch.nn.Module class or a function, got {target!r}")
-    return target
-
-
-class _RegisteredModule(ElementwiseOp):
-    """A module class declared elementwise: the module itself is the function."""
-
-    def from_module(self, module: nn.Module) -> Expression:
-        """The module as a function."""
-        return Expression(_ModuleFunction(module), (VARIABLE,))
-
-
-class _ModuleFunction:
-    """A module without parameters as a function, compared by its class, its attributes and its submodules."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-        self.__name__ = type(module).__name__
-
-    def _key(self) -> tuple[Any, ...]:
-        return tuple(
-            (path, type(module), tuple((k, _comparable(v)) for k, v in sorted(vars(module).items()) if k not in _OWN))
-            for path, module in self.module.named_modules()
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ModuleFunction) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.module(x)
-
-
-_OWN = frozenset(vars(nn.Module()))  # torch's bookkeeping
-
-
-def _comparable(value: Any) -> Any:
-    """A hashable stand-in that is equal for equal attributes; what cannot be compared is equal to itself alone."""
-    if isinstance(value, Tensor):
-        return (value.dtype, tuple(value.shape), tuple(value.flatten().tolist()))
-    if isinstance(value, (tuple, list)):
-        return (type(value), tuple(map(_comparable, value)))
-    return value if isinstance(value, Hashable) else (type(value), id(value))
-
-
 def activation_of(expression: Expression) -> Activation:
     """The spec of an elementwise function: a closed form where its outermost operation has one."""
+    if not isinstance(expression.op, str):
+        own = SPECS.get(getattr(expression.op, "target", expression.op))
+        return own(expression) if own is not None and expression.args[0] == VARIABLE else Elementwise(expression)
     if expression.args[0] == VARIABLE and VARIABLE not in expression.args[1:] and isinstance(expression.op, str):
         constants: tuple[Any, ...] = expression.args[1:]
         if any(isinstance(c, Expression) for c in constants):

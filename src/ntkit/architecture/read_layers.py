@@ -19,7 +19,7 @@ from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.nn.layers import COUNTERPARTS
 
 _OWN = tuple(COUNTERPARTS.values())
-_KNOWN = (*COUNTERPARTS, *_OWN)
+KNOWN = (*COUNTERPARTS, *_OWN)
 _FLAT_REMEDY = (
     "permute the axes so that the channels are last, flatten everything with torch.flatten(x, 1), or use a convolution "
     "of kernel size 1"
@@ -35,7 +35,7 @@ def read_weighted(reader: Reader, call: Call) -> Value:
     """A linear layer or a convolution."""
     layer = call.module
     assert isinstance(layer, (nn.Linear, _ConvNd))
-    if type(layer) not in _KNOWN:
+    if type(layer) not in KNOWN:
         family = "Linear" if isinstance(layer, nn.Linear) else "a convolution"
         raise UnsupportedLayer(
             f"{call.who} is a subclass of {family} that ntkit does not know, and its forward may differ; {REMEDY}"

@@ -16,6 +16,7 @@ from ntkit.architecture.specs import (
     Conv,
     Flatten,
     Input,
+    Layer,
     Linear,
     LinearCombination,
     Pool,
@@ -174,6 +175,16 @@ def _(spec: MaskedMean, inputs: list[Sizes], who: str) -> Sizes:
 
 
 @after.register
+def _(spec: Layer, inputs: list[Sizes], who: str) -> Sizes:
+    _require_one_grid(inputs, who)
+    for x in inputs:
+        _require_channels(x, spec.in_channels or x.channels, who)
+    return Sizes(
+        spec.out_channels or inputs[0].channels, _through(spec, inputs[0], who) if spec.axes else inputs[0].grid
+    )
+
+
+@after.register
 def _(spec: Concat, inputs: list[Sizes], who: str) -> Sizes:
     _require_one_grid(inputs, who)
     return Sizes(sum(x.channels for x in inputs), inputs[0].grid)
@@ -191,7 +202,7 @@ def _require_channels(x: Sizes, wanted: int, who: str) -> None:
         raise InvalidInput(f"{who} takes {wanted} channels, but {x.channels} arrive; make the sizes agree")
 
 
-def _through(spec: Conv | Pool, x: Sizes, who: str) -> tuple[int, ...]:
+def _through(spec: Conv | Pool | Layer, x: Sizes, who: str) -> tuple[int, ...]:
     try:
         return tuple(axis.size(n) for axis, n in zip(spec.axes, x.grid, strict=True))
     except InvalidInput as error:

@@ -6,14 +6,15 @@ Adding a layer: a spec here (or anywhere), a lowering for its torch module, a ru
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ntkit.architecture.expressions import Expression
-from ntkit.architecture.windows import PoolAxis, WindowAxis
+from ntkit.architecture.windows import ConvAxis, PoolAxis, WindowAxis
 
 Parameterization = Literal["ntk", "standard"]
 Number = float | Float[Tensor, ""]  # a tensor where gradients in it are wanted
@@ -261,6 +262,31 @@ class Product(Spec):
 
 
 @dataclass(frozen=True)
+class Layer(Spec):
+    """A layer from outside (`ntkit.infinite.register_layer`): specs derive from this and add constants of their own.
+
+    It acts on the channels of every position alone, unless it has `axes`.
+
+    Args:
+        in_channels: what each of its inputs must have; None for any number.
+        out_channels: what it gives; None for as many as arrive.
+        channel_axis: the axis of its inputs on which it takes the channels, batch axis counted; None where it does not
+            look at axes.
+        axes: windows, one entry an axis of positions, for layers of (batch, channels, positions …).
+    """
+
+    in_channels: int | None = field(default=None, kw_only=True)
+    out_channels: int | None = field(default=None, kw_only=True)
+    channel_axis: int | None = field(default=-1, kw_only=True)
+    axes: tuple[ConvAxis, ...] | tuple[PoolAxis, ...] = field(default=(), kw_only=True)
+
+    @property
+    def is_unique(self) -> bool:
+        """It may have parameters; where it has none, equal instructions are one all the same."""
+        return True
+
+
+@dataclass(frozen=True)
 class Activation(Spec):
     """An elementwise function of one variable."""
 
@@ -335,6 +361,25 @@ class Monomial(Activation):
     """xⁿ."""
 
     n: int
+
+
+@dataclass(frozen=True)
+class Registered(Activation):
+    """A function from outside, with formulas of its own (`ntkit.infinite.register_activation`).
+
+    Args:
+        function: the function or module class that was registered.
+        constants: in the order in which its formulas take them.
+    """
+
+    function: Callable[..., Any]
+    constants: tuple[Hashable, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its own, with its constants."""
+        constants = f"({', '.join(map(str, self.constants))})" if self.constants else ""
+        return f"{self.function.__name__}{constants}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ntkit.architecture.dispatch import Dispatcher
 from ntkit.architecture.lowering import elementwise_op
 from ntkit.architecture.network import Network
 from ntkit.architecture.read_layers import is_weighted
+from ntkit.architecture.read_outside import LAYERS
 from ntkit.architecture.reader import OtherAxes, Reader
 from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 
@@ -126,6 +127,8 @@ class _Tracer(fx.Tracer):
         return _Recorded(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if type(m) in LAYERS:
+            return True
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             return False
         return is_weighted(m) or elementwise_op(m) is not None or _is_torch_layer(m)
@@ -228,7 +231,8 @@ def _record(root: _Whole) -> fx.Graph:
     except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
         raise UnsupportedLayer(
             f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "
-            "loops on tensor values, or declare the elementwise part with ntkit.architecture.register_elementwise"
+            "loops on tensor values, or declare the elementwise part with ntkit.infinite.register_activation, or the "
+            "layer with ntkit.infinite.register_layer"
         ) from error
 
 

@@ -6,7 +6,9 @@ specs ──rules/──► program ──torch_interpreter──► matrices; `
 
 from typing import TYPE_CHECKING, Any
 
+from ntkit.architecture.specs import Layer
 from ntkit.infinite.evaluation import Kernels
+from ntkit.infinite.extension import register_activation, register_layer
 from ntkit.infinite.kernel import InfiniteKernel
 from ntkit.infinite.plan import Plan
 
@@ -16,7 +18,16 @@ if TYPE_CHECKING:
 
 _LATER = ("MonteCarloKernels", "monte_carlo_kernel")
 
-__all__ = ["InfiniteKernel", "Kernels", "MonteCarloKernels", "Plan", "monte_carlo_kernel"]
+__all__ = [
+    "InfiniteKernel",
+    "Kernels",
+    "Layer",
+    "MonteCarloKernels",
+    "Plan",
+    "monte_carlo_kernel",
+    "register_activation",
+    "register_layer",
+]
 
 
 def __getattr__(name: str) -> Any:

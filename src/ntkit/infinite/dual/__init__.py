@@ -1,13 +1,14 @@
 """Dual activations: what an elementwise function does to a Gaussian pair. One family a file, formula and source on top.
 
-Adding one: a module with `variance`, `mean`, `distance` and `derivative`, and a line here (or `register` from outside).
+Adding one: a module with `variance`, `mean`, `distance` and `derivative`, and a line here. From outside it is
+`ntkit.infinite.register_activation`, whose formulas `registered.py` holds.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from ntkit.architecture import specs
-from ntkit.infinite.dual import erf, exponential, gaussian, gelu, monomial, relu, sign, sine
+from ntkit.infinite.dual import erf, exponential, gaussian, gelu, monomial, registered, relu, sign, sine
 from ntkit.infinite.dual.base import ClosedForm, Dual, Samples, dual
 from ntkit.infinite.dual.series import Series
 
@@ -30,6 +31,7 @@ register(specs.Exp)(lambda spec, tolerance: ClosedForm.of(exponential))
 register(specs.Sign)(lambda spec, tolerance: ClosedForm.of(sign))
 register(specs.Gaussian)(lambda spec, tolerance: ClosedForm.of(gaussian, spec.a, spec.b))
 register(specs.Monomial)(lambda spec, tolerance: ClosedForm.of(monomial, spec.n))
+register(specs.Registered)(registered.closed_form)
 register(specs.Elementwise)(lambda spec, tolerance: Series(spec.expression, tolerance))
 
 _QUARTER_TURN = 1.5707963267948966

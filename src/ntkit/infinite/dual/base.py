@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, singledispatch
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ntkit.architecture.specs import Activation
 from ntkit.errors import UnsupportedLayer
+
+Formula = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class ClosedForm:
     scale_derivative: Callable[..., Any] | None = None
 
     @classmethod
-    def of(cls, formulas: ModuleType, *constants: Any) -> ClosedForm:
-        """The formulas of a module of this folder with the activation's constants put in."""
+    def of(cls, formulas: Any, *constants: Any) -> ClosedForm:
+        """The formulas of a module of this folder, or those from outside, with the activation's constants put in."""
         names = ("variance", "mean", "distance", "derivative")
         bound = [partial(_with_constants, getattr(formulas, name), constants) for name in names]
         check, scale = getattr(formulas, "check", None), getattr(formulas, "scale_derivative", None)
@@ -132,6 +133,5 @@ def dual(activation: Activation, tolerance: float) -> Dual:
         UnsupportedLayer: no dual is registered for this type.
     """
     raise UnsupportedLayer(
-        f"{activation.name} has no dual activation; register one with "
-        f"ntkit.infinite.dual.register({type(activation).__name__})"
+        f"{activation.name} has no dual activation; register one with ntkit.infinite.register_activation"
     )

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from ntkit.infinite.dual.symbols import recorded
 
+NAMES: list[str] = []  # of all functions below
+
 
 def free_name(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a function of tensors one that also records itself."""
+    NAMES.append(function.__name__)
 
     @functools.wraps(function)
     def either(*operands: Any) -> Any:

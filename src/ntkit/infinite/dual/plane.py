@@ -24,7 +24,9 @@ _CROSS_ALL = 16  # breaks up to which every two kinks' crossing is a panel's edg
 _EVALUATIONS_AT_ONCE = 200_000  # arrays of this size stay in cache; larger ones cost more in page faults than in sums
 
 
-def plane_moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
+def plane_moments(
+    expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor, nodes: int = _NODES
+) -> tuple[Tensor, Tensor]:
     """E[(σu − σv)²] and E[σ'(u) σ'(v)].
 
     Args:
@@ -33,6 +35,7 @@ def plane_moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, b
         r2: standard deviations of v, (n,).
         apart: 1 − ρ, (n,).
         breaks: where σ is not smooth, (k,).
+        nodes: on each panel.
 
     Returns:
         Both moments, (n,).
@@ -40,15 +43,17 @@ def plane_moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, b
     k = len(breaks)
     outer = len(_OUTER) + 2 * len(_AROUND) * k + (k * k if k <= _CROSS_ALL else k)
     inner = len(_INNER) + 2 * k
-    rows = max(1, _EVALUATIONS_AT_ONCE // (outer * inner * _NODES**2))
+    rows = max(1, _EVALUATIONS_AT_ONCE // (outer * inner * nodes**2))
     parts = [
-        _moments(expression, block[0], block[1], block[2], breaks)
+        _moments(expression, block[0], block[1], block[2], breaks, nodes)
         for block in zip(*(t.split(rows) for t in (r1, r2, apart)), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(
+    expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks: Tensor, nodes: int
+) -> tuple[Tensor, Tensor]:
     tiny = torch.finfo(torch.float64).tiny ** 0.5
     s, c = torch.sqrt(apart / 2).clamp(min=tiny), torch.sqrt(1 - apart / 2).clamp(min=tiny)
     safe1, safe2 = r1.clamp(min=tiny), r2.clamp(min=tiny)
@@ -62,11 +67,12 @@ def _moments(expression: Function, r1: Tensor, r2: Tensor, apart: Tensor, breaks
     z_edges = flipped[:, :, None] / wide[:, :, None] + narrow[:, :, None] / wide[:, :, None] * around
     k = len(breaks)
     z_edges = torch.cat([z_edges.flatten(1), _crossings(flipped, k) / wide], dim=1)
-    z, z_weight = _panels(torch.tensor(_OUTER, dtype=torch.float64), z_edges)
+    z, z_weight = _panels(torch.tensor(_OUTER, dtype=torch.float64), z_edges, nodes)
     center = wide[:, :, None] * z[:, :, None]
     e_first = (flipped[:, None, :k] - center) / narrow[:, :, None]
     e_second = (center - flipped[:, None, k:]) / narrow[:, :, None]
-    e, e_weight = _panels(torch.tensor(_INNER, dtype=torch.float64), torch.cat([e_first, e_second], dim=2))
+    edges = torch.cat([e_first, e_second], dim=2)
+    e, e_weight = _panels(torch.tensor(_INNER, dtype=torch.float64), edges, nodes)
     middle, offset = center, narrow[:, :, None] * e
     u = r1[:, None, None] * (middle + offset)
     v = (sign * r2)[:, None, None] * (middle - offset)
@@ -88,7 +94,7 @@ def _crossings(images: Tensor, k: int) -> Tensor:
     return (first + second) / 2
 
 
-def _panels(base: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+def _panels(base: Tensor, extra: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """Nodes and normal weights on the panels between `base` and `extra` edges, along the last axis."""
     edges = torch.cat([base.expand(*extra.shape[:-1], -1), extra.clamp(-_REACH, _REACH)], dim=-1).sort(dim=-1).values
-    return normal_nodes(edges[..., :-1], edges[..., 1:], _NODES)
+    return normal_nodes(edges[..., :-1], edges[..., 1:], nodes)

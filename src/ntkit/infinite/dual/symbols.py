@@ -89,6 +89,12 @@ class Symbol:
     def __and__(self, other: Symbol) -> Symbol:
         return self._record("and", self, other)
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a recorded formula cannot ask whether numbers are equal; use > or < and where()")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a recorded formula cannot branch on numbers; use where(condition, one, other)")
+
 
 def recorded(*operands: object) -> Recording | None:
     """The recording that any of the operands belongs to."""

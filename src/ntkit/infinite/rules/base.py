@@ -80,6 +80,30 @@ class Builder:
             self._require_independent(block)
         return self.emit(Combine(*covariance_of(value)), of=value)
 
+    def gaussian(self, value: Value) -> int:
+        """The register of a value that an activation's dual may read: Gaussian, with one kernel for all channels.
+
+        Raises:
+            UnsupportedLayer: it is not Gaussian, its channels are of several layers, or a normalisation layer scales
+                it by trained numbers, whose part of the tangent kernel only activations have a rule for.
+        """
+        who = f"the layer at '{self.path}'"
+        if len(value.blocks) > 1:
+            raise UnsupportedLayer(f"{who} reads channels of different layers side by side, which have no one kernel")
+        culprit = next((block.not_gaussian for block in value.blocks), None)
+        scaled = [term for term in value.terms if term.scale is not None or term.scaled is not None]
+        if culprit is not None:
+            source = "the data" if culprit.kind == "input" else culprit.what
+            raise UnsupportedLayer(
+                f"{who} reads {source}, which is not Gaussian in the limit; put a linear layer or a convolution between"
+            )
+        if scaled:
+            raise UnsupportedLayer(
+                f"{who} reads what a normalisation layer scales by trained numbers, whose part of the tangent kernel "
+                "has no rule there; freeze the scale with requires_grad_(False), or put a linear layer between"
+            )
+        return self.settle(value)
+
     def _with_scale(self, term: Term) -> Term:
         """The term with what its trained scale adds to the tangent kernel, which is exact for all but activations."""
         if term.scale is None:
@@ -143,8 +167,8 @@ def rule(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
     """
     raise UnsupportedLayer(
         f"{spec.name} at '{builder.path}' has no rule for its exact kernel; register one with "
-        f"ntkit.infinite.rules.rule.register({type(spec).__name__}), or take ntkit.infinite.monte_carlo_kernel, the "
-        "mean kernel of random finite networks"
+        "ntkit.infinite.register_layer, or take ntkit.infinite.monte_carlo_kernel, the mean kernel of random finite "
+        "networks"
     )
 
 

@@ -95,6 +95,11 @@ class Value:
         """The terms of all blocks."""
         return tuple(term for block in self.blocks for term, _ in block.terms)
 
+    @property
+    def support(self) -> Support:
+        """Channels of affine layers that it is a function of."""
+        return frozenset().union(*(block.support for block in self.blocks))
+
     def mapped(self, function: Callable[[Term], Term]) -> Value:
         """Every term replaced."""
         return Value(tuple(replace(b, terms=tuple((function(term), c) for term, c in b.terms)) for b in self.blocks))
