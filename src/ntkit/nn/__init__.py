@@ -3,12 +3,25 @@
 Every class subclasses its torch counterpart, so models made of them are ordinary torch models.
 """
 
-from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
+from ntkit.nn.activations import (
+    Abs,
+    ABReLU,
+    Cos,
+    Erf,
+    Gaussian,
+    Hermite,
+    Monomial,
+    Polynomial,
+    RectifiedMonomial,
+    Sign,
+    Sin,
+)
 from ntkit.nn.centering import Centered, center
 from ntkit.nn.layers import Conv1d, Conv2d, Conv3d, Linear
 from ntkit.nn.parameterize import ntk_parameterize
 
 __all__ = [
+    "ABReLU",
     "Abs",
     "Centered",
     "Conv1d",
@@ -17,8 +30,11 @@ __all__ = [
     "Cos",
     "Erf",
     "Gaussian",
+    "Hermite",
     "Linear",
     "Monomial",
+    "Polynomial",
+    "RectifiedMonomial",
     "Sign",
     "Sin",
     "center",
