@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial import polynomial
 
-from ntkit.architecture.expressions import VARIABLE, Expression, Operand, split_offset
+from ntkit.architecture.expressions import VARIABLE, Expression, Operand, Variable, split_offset
 from ntkit.architecture.specs import (
     GELU,
     ABReLU,
@@ -90,20 +90,20 @@ def _slopes(operand: Operand) -> tuple[float, float] | None:
         return 1.0, 1.0
     if not isinstance(operand, Expression):
         return None
-    numbers = [float(arg) for arg in operand.args if isinstance(arg, (int, float)) and not isinstance(arg, bool)]
-    slopes = [_slopes(arg) for arg in operand.args if not isinstance(arg, (int, float))]
-    if not slopes or None in slopes:
+    constants = [arg for arg in operand.args if not isinstance(arg, (Expression, Variable))]
+    slopes = [_slopes(arg) for arg in operand.args if isinstance(arg, (Expression, Variable))]
+    if None in slopes:
         return None
-    match operand.op, slopes, numbers:
+    match operand.op, slopes, constants:
         case "relu", [(a, b)], []:
             return min(a, 0.0), max(b, 0.0)
         case "abs", [(a, b)], []:
             return -abs(a), abs(b)
-        case "leaky_relu", [(a, b)], [slope]:
+        case "leaky_relu", [(a, b)], [int() | float() as slope]:
             return a * (1.0 if a <= 0 else slope), b * (1.0 if b >= 0 else slope)
-        case "mul", [(a, b)], [factor]:
+        case "mul", [(a, b)], [int() | float() as factor]:
             return factor * a, factor * b
-        case "div", [(a, b)], [divisor] if isinstance(operand.args[0], Expression) or operand.args[0] == VARIABLE:
+        case "div", [(a, b)], [int() | float() as divisor] if operand.args[1] == divisor:
             return a / divisor, b / divisor
         case "add", [(a, b), (c, d)], []:
             return a + c, b + d

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntkit.nn.scale import is_finite_scale
 
-Constant = int | float | str | bool
+Constant = int | float | str | bool | None
 
 
 @dataclass(frozen=True)
