@@ -48,33 +48,36 @@ def _closed_form(expression: Expression) -> Activation | None:
 def _named(expression: Expression) -> Activation | None:
     """One operation on x itself."""
     variable, *constants = expression.args
-    if variable != VARIABLE or any(isinstance(c, Expression) or c == VARIABLE for c in constants):
+    if variable != VARIABLE:
         return None
-    match expression.op:
-        case "erf":
+    match expression.op, constants:
+        case "erf", []:
             return Erf()
-        case "gelu" if constants == ["none"]:
+        case "gelu", ["none"]:
             return GELU()
-        case "sin":
-            return Sin(*map(float, constants))
-        case "cos":
-            return Cos(*map(float, constants))
-        case "exp":
+        case "sin", [int() | float() as a, int() | float() as b, int() | float() as c]:
+            return Sin(float(a), float(b), float(c))
+        case "cos", [int() | float() as a, int() | float() as b, int() | float() as c]:
+            return Cos(float(a), float(b), float(c))
+        case "exp", []:
             return Exp()
-        case "sign":
+        case "sign", []:
             return Sign()
-        case "gaussian":
-            return Gaussian(*map(float, constants))
-        case "hermite":
-            return Hermite(int(constants[0]))
-        case "pow" if _is_degree(constants[0]):
-            return Monomial(int(constants[0]))
+        case "gaussian", [int() | float() as a, int() | float() as b]:
+            return Gaussian(float(a), float(b))
+        case "hermite", [int() as n]:
+            return Hermite(n)
+        case "pow", [n] if (degree := _degree(n)) is not None:
+            return Monomial(degree)
         case _:
             return None
 
 
-def _is_degree(constant: Operand) -> bool:
-    return isinstance(constant, (int, float)) and float(constant).is_integer() and constant >= 0
+def _degree(constant: Operand) -> int | None:
+    """A whole number from 0 on, or None."""
+    if isinstance(constant, (int, float)) and float(constant).is_integer() and constant >= 0:
+        return int(constant)
+    return None
 
 
 def _piecewise_linear(expression: Expression) -> Activation | None:
@@ -119,10 +122,10 @@ def _slopes(operand: Operand) -> tuple[float, float] | None:
 
 def _rectified(expression: Expression) -> Activation | None:
     """max(x, 0)ⁿ."""
-    base, *exponent = expression.args
-    if expression.op != "pow" or not isinstance(base, Expression) or not _is_degree(exponent[0]) or exponent[0] < 1:
+    if expression.op != "pow" or _slopes(expression.args[0]) != (0.0, 1.0):
         return None
-    return RectifiedMonomial(int(exponent[0])) if _slopes(base) == (0.0, 1.0) else None
+    degree = _degree(expression.args[1])
+    return RectifiedMonomial(degree) if degree else None
 
 
 def _polynomial(expression: Expression) -> Activation | None:
@@ -155,8 +158,8 @@ def _coefficients(operand: Operand) -> tuple[float, ...] | None:
             found = polynomial.polymul(one, two)
         case "div" if len(two) == 1:
             found = np.divide(one, two)
-        case "pow" if len(two) == 1 and _is_degree(two[0]) and two[0] * (len(one) - 1) <= _HIGHEST_DEGREE:
-            found = polynomial.polypow(one, int(two[0]))
+        case "pow" if len(two) == 1 and (n := _degree(two[0])) is not None and n * (len(one) - 1) <= _HIGHEST_DEGREE:
+            found = polynomial.polypow(one, n)
         case _:
             return None
     return tuple(map(float, polynomial.polytrim(found))) if np.isfinite(found).all() else None

@@ -71,7 +71,9 @@ class Formula(ElementwiseOp):
 
 
 def _erf(module: ntkit.nn.Erf) -> Expression:
-    return plus(times(module.a, Expression("erf", (times(module.b, VARIABLE),))), module.c)
+    written = plus(times(module.a, Expression("erf", (times(module.b, VARIABLE),))), module.c)
+    assert isinstance(written, Expression)
+    return written
 
 
 def _ab_relu(module: ntkit.nn.ABReLU) -> Expression:
@@ -85,7 +87,7 @@ def _rectified_monomial(module: ntkit.nn.RectifiedMonomial) -> Expression:
 
 def _polynomial(module: ntkit.nn.Polynomial) -> Expression:
     *lower, highest = module.coefficients
-    total = plus(Expression("mul", (0.0, VARIABLE)), highest) if not lower else highest
+    total = highest if lower else Expression("mul", (highest, Expression("pow", (VARIABLE, 0))))
     for c in reversed(lower):
         total = plus(Expression("mul", (total, VARIABLE)), c)
     assert isinstance(total, Expression)

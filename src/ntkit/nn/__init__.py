@@ -4,8 +4,8 @@ Every class subclasses its torch counterpart, so models made of them are ordinar
 """
 
 from ntkit.nn.activations import (
-    Abs,
     ABReLU,
+    Abs,
     Cos,
     Erf,
     Gaussian,
