@@ -195,7 +195,7 @@ def mp_distance(name, r1, r2, angle):
     with mpmath.workdps(60):
         r1, r2, angle = map(mpmath.mpf, (r1, r2, angle))
         q1, q2, s = r1**2, r2**2, r1 * r2 * mpmath.cos(angle)
-        kernel = _MP[name]
+        kernel = MP[name]
         return kernel(q1, q1, q1) + kernel(q2, q2, q2) - 2 * kernel(q1, q2, s)
 
 
@@ -281,7 +281,7 @@ def _mp_sign(q1, q2, s):
     return 1 - 2 * _mp_angle(q1, q2, s) / mpmath.pi
 
 
-_MP = {
+MP = {  # name -> (q1, q2, s) -> E[σσ] in mpmath numbers
     "relu": _mp_relu,
     "erf": _mp_erf,
     "gelu": _mp_gelu,
