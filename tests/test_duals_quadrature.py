@@ -94,13 +94,22 @@ def test_smooth_activations_meet_their_tolerance(name):
     function, slope = (function, slope) if function else by_torch(module)
     plane = oracle.panel_dual(function, slope, step=0.03)
     expected, expected_slope = plane(Q1[FEW], Q2[FEW], S[FEW])
-    covariance, slopes, variance, _ = moments(
+    covariance, slopes, variance, mean = moments(
         spec_of(module), Q1[FEW], Q2[FEW], (Q1 + Q2 - 2 * S)[FEW], tolerance=1e-11
     )
     (one, one_slope), (two, two_slope) = plane(Q1[FEW], Q1[FEW], Q1[FEW]), plane(Q2[FEW], Q2[FEW], Q2[FEW])
     assert_relative(covariance, expected, np.sqrt(one * two), 1e-11)
     assert_relative(slopes, expected_slope, np.sqrt(one_slope * two_slope), 1e-11)
     np.testing.assert_allclose(variance, one, rtol=1e-12)
+    g, weight = on_a_line(np.linspace(-9, 9, 73))
+    np.testing.assert_allclose(mean, function(np.sqrt(Q1[FEW])[:, None] * g) @ weight, rtol=1e-11, atol=1e-14)
+
+
+def on_a_line(edges):
+    """Nodes, and weights times the standard normal density, on the panels between edges."""
+    t, w = np.polynomial.legendre.leggauss(30)
+    g = (edges[:-1, None] + np.diff(edges)[:, None] * (t + 1) / 2).ravel()
+    return g, (np.diff(edges)[:, None] * w / 2).ravel() * np.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
 
 
 @pytest.mark.parametrize("name", KINKED)
@@ -109,16 +118,14 @@ def test_kinked_activations_meet_their_tolerance(name):
     function, slope = (function, slope) if function else by_torch(module)
     expected, expected_slope = oracle.kinked_dual(function, slope, kinks)(Q1[FEW], Q2[FEW], S[FEW])
     activation, d = spec_of(module), (Q1 + Q2 - 2 * S)[FEW]
-    covariance, slopes, variance, _ = moments(activation, Q1[FEW], Q2[FEW], d, tolerance=1e-9)
+    covariance, slopes, variance, mean = moments(activation, Q1[FEW], Q2[FEW], d, tolerance=1e-9)
     one, two = moments(activation, Q1[FEW], Q1[FEW], 0 * d), moments(activation, Q2[FEW], Q2[FEW], 0 * d)
     assert_relative(covariance, expected, np.sqrt(one[0] * two[0]), 1e-9)
     assert_relative(slopes, expected_slope, np.sqrt(one[1] * two[1]), 1e-9)
-    t, w = np.polynomial.legendre.leggauss(30)
-    for r, got in zip(np.sqrt(Q1[FEW]), variance, strict=True):
-        edges = np.union1d(np.linspace(-9, 9, 37), np.array(kinks) / r)
-        g = (edges[:-1, None] + np.diff(edges)[:, None] * (t + 1) / 2).ravel()
-        weight = (np.diff(edges)[:, None] * w / 2).ravel() * np.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
-        assert got == pytest.approx((function(r * g) ** 2 * weight).sum(), rel=1e-10)
+    for r, second, first in zip(np.sqrt(Q1[FEW]), variance, mean, strict=True):
+        g, weight = on_a_line(np.union1d(np.linspace(-9, 9, 37), np.array(kinks) / r))
+        assert second == pytest.approx((function(r * g) ** 2 * weight).sum(), rel=1e-10)
+        assert first == pytest.approx((function(r * g) * weight).sum(), rel=1e-10, abs=1e-13)
 
 
 CLOSED_FORMS = (

@@ -32,7 +32,7 @@ H = np.concatenate(
 
 
 def in_sixty_digits(name):
-    """E[σσ] and E[σ'σ'] of all pairs, (2, n); the second is the slope of the first along the covariance (Price 1958)."""
+    """E[σσ] and E[σ'σ'] of all pairs, (2, n); the second is the slope of the first along s (Price 1958)."""
     kernel, rows = recursion.MP[name], []
     with mpmath.workdps(60):
         for r1, r2, h in zip(R1, R2, H, strict=True):

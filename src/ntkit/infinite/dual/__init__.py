@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ntkit.architecture import specs
-from ntkit.infinite.dual import erf, exponential, gaussian, gelu, polynomial, rectified, relu, sign, sine
+from ntkit.infinite.dual import erf, exponential, gaussian, gelu, polynomial, rectified, relu, shifted, sign, sine
 from ntkit.infinite.dual.base import ClosedForm, Dual, Samples, dual
 from ntkit.infinite.dual.series import Series
-from ntkit.infinite.dual.shifted import shifted
 
 __all__ = ["ClosedForm", "Dual", "Samples", "Series", "dual", "register"]
 
@@ -35,7 +34,7 @@ register(specs.Monomial)(lambda spec, tolerance: _polynomial((0.0,) * spec.n + (
 register(specs.Polynomial)(lambda spec, tolerance: _polynomial(spec.coefficients))
 register(specs.Hermite)(lambda spec, tolerance: ClosedForm.of(polynomial, polynomial.rows_of_hermite(spec.n), 1.0))
 register(specs.RectifiedMonomial)(lambda spec, tolerance: ClosedForm.of(rectified, spec.n))
-register(specs.Shifted)(lambda spec, tolerance: shifted(_closed_form(spec.activation, tolerance), spec.offset))
+register(specs.Shifted)(lambda spec, tolerance: _shifted(spec, tolerance))
 register(specs.Elementwise)(lambda spec, tolerance: Series(spec.expression, tolerance))
 
 _QUARTER_TURN = 1.5707963267948966
@@ -45,7 +44,7 @@ def _polynomial(coefficients: tuple[float, ...]) -> ClosedForm:
     return ClosedForm.of(polynomial, polynomial.rows_of_powers(coefficients), 0.0)
 
 
-def _closed_form(activation: specs.Activation, tolerance: float) -> ClosedForm:
-    found = dual(activation, tolerance)
-    assert isinstance(found, ClosedForm), f"{activation.name} has no closed form, so its shift has none"
-    return found
+def _shifted(spec: specs.Shifted, tolerance: float) -> ClosedForm:
+    found = dual(spec.activation, tolerance)
+    assert isinstance(found, ClosedForm), f"{spec.activation.name} has no closed form, so its shift has none"
+    return shifted.with_offset(found, spec.offset)

@@ -12,15 +12,18 @@ from dataclasses import replace
 from ntkit.infinite.dual.base import ClosedForm
 
 
-def shifted(dual: ClosedForm, c: float) -> ClosedForm:
+def with_offset(dual: ClosedForm, c: float) -> ClosedForm:
     """The dual of σ + c."""
+    return replace(
+        dual, variance_of=lambda q: variance(q, dual, c), mean_of=lambda q: mean(q, dual, c), safe_in_single=False
+    )
 
-    def mean(q):
-        """E[σ(u)] + c."""
-        return dual.mean_of(q) + c
 
-    def variance(q):
-        """E[(σ(u) + c)²]."""
-        return dual.distance(q, q, 2 * q) / 2 + mean(q) ** 2
+def variance(q, dual, c):
+    """E[(σ(u) + c)²]."""
+    return dual.distance(q, q, 2 * q) / 2 + (dual.mean_of(q) + c) ** 2
 
-    return replace(dual, variance_of=variance, mean_of=mean, safe_in_single=False)
+
+def mean(q, dual, c):
+    """E[σ(u)] + c."""
+    return dual.mean_of(q) + c
