@@ -145,13 +145,7 @@ def test_every_moment_equals_an_integral(name):
     found = (one.variance + rule.variance_of(right) - rule.distance(left, right, d)) / 2
     assert_relative(found.numpy(), product, size, 1e-10)
     np.testing.assert_allclose(rule.derivative(left, right, d), slopes, rtol=1e-10, atol=1e-12)
-    if rule.scale_derivative is not None:
-        np.testing.assert_allclose(rule.scale_derivative(left, right, d), scaled, rtol=1e-10, atol=1e-10)
-
-
-def test_only_gelu_has_no_rule_for_a_trained_scale():
-    without = [name for name, form in FORMS.items() if dual(form.activation, 1e-8).scale_derivative is None]
-    assert without == ["gelu"]
+    np.testing.assert_allclose(rule.scale_derivative(left, right, d), scaled, rtol=1e-10, atol=1e-10)
 
 
 # ---- nearly equal pairs: the distance keeps its relative accuracy --------------------------------------------------

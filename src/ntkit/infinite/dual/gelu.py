@@ -84,3 +84,20 @@ def derivative(q1, q2, d):
     i = 2 / pi * arcsin(clip(s / sqrt((1 + q1) * (1 + q2)), -1.0, 1.0))
     j = 2 / pi / sqrt(delta)
     return (1 + i + j * s * (1 / (1 + q1) + 1 / (1 + q2) + 1 / delta)) / 4
+
+
+def scale_derivative(q1, q2, d):
+    """E[uσ'(u) vσ'(v)] with uσ'(u) = (u + uψ + u²ψ')/2: a factor ψ' only narrows the Gaussian that is averaged over."""
+    s, delta = (q1 + q2 - d) / 2, determinant(q1, q2, d)
+    outer, full = (1 + q1) * (1 + q2), 1 + q1 + q2 + delta
+    j = 2 / pi / sqrt(full)
+    arcs = s * 2 / pi * arcsin(clip(s / sqrt(outer), -1.0, 1.0))
+    plain = arcs + j * (q1 * q2 + s**2 * (1 - q1 * q2) / outer)  # E[uψ vψ]
+    mixed = _mixed(q1, q2, s, delta) + _mixed(q2, q1, s, delta)
+    narrow = ((q1 + delta) * (q2 + delta) + 2 * s**2) / full**2
+    return (s + plain + j * (mixed + narrow)) / 4
+
+
+def _mixed(q1, q2, s, delta):
+    """E[uψ v²ψ'] over E[ψ'ψ']."""
+    return (s**2 + q2 * (q1 + delta)) / (1 + q2) ** 2 + s**2 / ((1 + q2) * (1 + q1 + q2 + delta))
