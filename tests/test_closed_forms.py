@@ -220,3 +220,23 @@ def test_polynomials_have_gradients_at_zero():
     x, y = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True), data(1, 2)
     kernel.nngp(x, y).sum().backward()
     torch.testing.assert_close(x.grad, y / 2)  # of x·y/2: E[uv] = s, and E[u²v²] has slope 0 at u = 0
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.GELU(),
+        ntkit.nn.ABReLU(-0.5, 2.0),
+        ntkit.nn.Erf(0.5, 0.4, 0.5),
+        ntkit.nn.Hermite(3),
+        ntkit.nn.Polynomial([0.3, -0.7, 0.2, 0.1]),
+        ntkit.nn.RectifiedMonomial(2),
+    ],
+)
+def test_both_engines_agree_behind_a_trained_normalisation(activation):
+    kernel = ntkit.InfiniteKernel(nn.Sequential(linear(5), nn.LayerNorm(64, 0.1), activation, linear(64, 1)))
+    frozen = nn.Sequential(linear(5), nn.LayerNorm(64, 0.1).requires_grad_(False), activation, linear(64, 1))
+    x = data(4, 5)
+    compiled, found = (kernel.ntk(x, engine=engine) for engine in ("numba", "torch"))
+    torch.testing.assert_close(compiled, found, rtol=1e-11, atol=1e-12)
+    assert (found - ntkit.InfiniteKernel(frozen).ntk(x)).abs().max() > 0.1
