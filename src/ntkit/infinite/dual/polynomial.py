@@ -16,6 +16,7 @@ Reference: Mehler's formula; the multiplication theorem of Hermite polynomials (
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from math import factorial, inf, sqrt
 
@@ -54,23 +55,24 @@ def _root(top: int, bottom: int, i: int, power: int = 2) -> float:
         return inf
 
 
-def _shortened(row) -> tuple[float, ...]:
-    row = list(row)
-    while row and row[-1] == 0:
-        row.pop()
-    return tuple(row)
+def _shortened(row: Iterable[float]) -> tuple[float, ...]:
+    """Without zeros at the end."""
+    kept = list(row)
+    while kept and kept[-1] == 0:
+        kept.pop()
+    return tuple(kept)
 
 
-def _at(row, x):
-    """Σ_i row_i xⁱ."""
-    total = 0.0
-    for c in reversed(row):
+def horner(row, x):
+    """Σ_i row_i xⁱ, by Horner's rule; 0 for an empty row."""
+    total = row[-1] if row else 0.0
+    for c in reversed(row[:-1]):
         total = total * x + c
     return total
 
 
 def _slope_at(row, x):
-    return _at(tuple(i * c for i, c in enumerate(row))[1:], x)
+    return horner(tuple(i * c for i, c in enumerate(row))[1:], x)
 
 
 def check(q, rows, origin):
@@ -85,12 +87,12 @@ def check(q, rows, origin):
 
 def variance(q, rows, origin):
     """E[σ(u)²] = Σ_k A_k² qᵏ."""
-    return 0 * q + sum(_at(row, q - origin) ** 2 * q**k for k, row in enumerate(rows) if row)
+    return 0 * q + sum(horner(row, q - origin) ** 2 * q**k for k, row in enumerate(rows) if row)
 
 
 def mean(q, rows, origin):
     """E[σ(u)] = A_0."""
-    return 0 * q + _at(rows[0], q - origin)
+    return 0 * q + horner(rows[0], q - origin)
 
 
 def distance(q1, q2, d, rows, origin):
@@ -103,7 +105,7 @@ def distance(q1, q2, d, rows, origin):
     total, below, t = 0 * d, 0 * d, 0 * d  # below is D_k/2
     for k, row in enumerate(rows):
         if row:
-            one, two = _at(row, q1 - origin), _at(row, q2 - origin)
+            one, two = horner(row, q1 - origin), horner(row, q2 - origin)
             total = total + 2 * one * two * below + (one - two) * (q1**k * one - q2**k * two)
         below, t = m * below + g * t + s**k * half, m * t + g * (q1**k + q2**k) / 2
     return total
@@ -112,10 +114,8 @@ def distance(q1, q2, d, rows, origin):
 def derivative(q1, q2, d, rows, origin):
     """E[σ'(u) σ'(v)]."""
     s = (q1 + q2 - d) / 2
-    terms = (
-        k * (_at(row, q1 - origin) * _at(row, q2 - origin)) * s ** (k - 1) for k, row in enumerate(rows) if k and row
-    )
-    return 0 * d + sum(terms)
+    rows_here = ((k, row) for k, row in enumerate(rows) if k and row)
+    return 0 * d + sum(k * horner(row, q1 - origin) * horner(row, q2 - origin) * s ** (k - 1) for k, row in rows_here)
 
 
 def scale_derivative(q1, q2, d, rows, origin):
@@ -123,6 +123,6 @@ def scale_derivative(q1, q2, d, rows, origin):
     s = (q1 + q2 - d) / 2
 
     def grown(row, k, q):
-        return k * _at(row, q - origin) + 2 * q * _slope_at(row, q - origin)
+        return k * horner(row, q - origin) + 2 * q * _slope_at(row, q - origin)
 
     return 0 * d + sum(grown(row, k, q1) * grown(row, k, q2) * s**k for k, row in enumerate(rows) if row)

@@ -89,7 +89,4 @@ def scale_derivative(q1, q2, d, n):
 
 def _at(p: Polynomial, h):
     """p(cos θ) for h = sin²(θ/2)."""
-    total = 0.0
-    for c in reversed(p.coef.tolist()):
-        total = total * (1 - 2 * h) + c
-    return total
+    return polynomial.horner(p.coef.tolist(), 1 - 2 * h)
