@@ -274,8 +274,8 @@ class Hermite(torch.nn.Module):
         InvalidInput: n is not an integer ≥ 0.
 
     Example:
-        >>> Hermite(2)(torch.tensor([1.0, 3.0])) * 2**0.5       # x² − 1
-        tensor([0., 8.])
+        >>> Hermite(2)(torch.tensor([1.0, -1.0]))      # (x² − 1)/√2
+        tensor([0., 0.])
 
     Reference: Daniely, Frostig & Singer 2016.
     """
