@@ -42,6 +42,8 @@ CLOSED = {
     "cos": (ntkit.nn.Cos(1.2, 0.8, 0.3), oracle.cosine_dual(1.2, 0.8, 0.3)),
     "gaussian": (ntkit.nn.Gaussian(1.4, -0.3), oracle.gaussian_dual(1.4, -0.3)),
     "sign": (ntkit.nn.Sign(), oracle.sign_dual),
+    "ab relu": (ntkit.nn.ABReLU(-0.6, 1.7), oracle.ab_relu_dual(-0.6, 1.7)),
+    "rectified square": (ntkit.nn.RectifiedMonomial(2), oracle.arc_cosine_dual(2)),
     "square": (ntkit.nn.Monomial(2), oracle.gauss_hermite_dual(np.square, lambda x: 2 * x, nodes=12)),
 }
 INTEGRATED = {

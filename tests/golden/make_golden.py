@@ -53,6 +53,7 @@ SEED = 20251122
 ACTIVATIONS = {
     "ReLU": stax.Relu, "LeakyReLU": stax.LeakyRelu, "Abs": stax.Abs, "Sign": stax.Sign, "Erf": stax.Erf,
     "GELU": stax.Gelu, "Sin": stax.Sin, "Cos": stax.Cos, "Gaussian": stax.Gaussian, "Monomial": stax.Monomial,
+    "ABReLU": stax.ABRelu, "Polynomial": stax.Polynomial, "Hermite": stax.Hermite, "Exp": stax.Exp,
 }  # fmt: skip
 
 
@@ -200,6 +201,7 @@ def kernels_of(net: Network, samples: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Compute every network and write the file."""
     jax.config.update("jax_enable_x64", True)
+    warnings.filterwarnings("ignore", message="Inputs to this layer are assumed to have unit norm")  # so they have
     warnings.filterwarnings("ignore", message="`FanIn` layers assume independent inputs")
     arrays: dict[str, Any] = {"version": np.array(nt.__version__)}
     stored = {} if "--all" in sys.argv or not GOLDEN.exists() else dict(np.load(GOLDEN))

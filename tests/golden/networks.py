@@ -88,10 +88,19 @@ ERF, GELU, ABS, SIGN = Activation("Erf"), Activation("GELU"), Activation("Abs"),
 SIN, COS = Activation("Sin", (1.2, 0.8, 0.3)), Activation("Cos", (0.9, 1.1, 0.4))
 GAUSSIAN, SQUARE = Activation("Gaussian", (1.1, -0.5)), Activation("Monomial", (2,))
 
+BENT, SIGMOID_LIKE = Activation("ABReLU", (-0.3, 1.2)), Activation("Erf", (0.5, 1 / 2.4020563531719796, 0.5))
+CUBIC, QUARTIC = (
+    Activation("Polynomial", ((0.3, -0.7, 0.2, 0.1),)),
+    Activation("Polynomial", ((1.0, 0.0, -0.4, 0, 0.1),)),
+)
+HERMITE_3, HERMITE_4, EXP = Activation("Hermite", (3,)), Activation("Hermite", (4,)), Activation("Exp")
+
 CONV, POINTWISE, DENSE = Conv(3, padding=1), Conv(1), Dense()
 BARE = Conv(3, padding=1, w_std=1.0, b_std=0.0)
+CALM = Conv(3, padding=1, w_std=0.5)
 WRAP = Conv(3, padding=1, circular=True)
 HALVING = Conv(3, 2, 1)
+UNIT = Norm(eps=0.0)
 HALF = Pool(2, 2)
 FLAT, GAP = (Flatten(), DENSE), (GlobalPool(), DENSE)
 
@@ -169,6 +178,21 @@ ACTIVATIONS = (
     Network("gaussian-gap", "Gaussian", (3, 5, 4), (CONV, GAUSSIAN, CONV, GAUSSIAN, *GAP)),
     Network("sign-gap", "Sign", (3, 6, 5), (CONV, SIGN, CONV, SIGN, *GAP)),
     Network("square-flatten", "Monomial", (2, 4, 5), (CONV, SQUARE, CONV, RELU, *FLAT)),
+    Network("ab-relu-gap", "ABReLU", (3, 5, 6), (CONV, BENT, CONV, BENT, *GAP)),
+    Network("ab-relu-strided", "ABReLU", (2, 9, 7), (HALVING, Activation("ABReLU", (1.5, 0.0)), CONV, BENT, *FLAT)),
+    Network("sigmoid-like-pool", "sigmoid-like", (3, 7, 6), (CONV, SIGMOID_LIKE, HALF, CONV, SIGMOID_LIKE, *GAP)),
+    Network(
+        "sigmoid-like-circular",
+        "sigmoid-like",
+        (2, 7, 5),
+        (Conv((2, 4), 1, "same", True), SIGMOID_LIKE, WRAP, Activation("Erf", (-1.5, 0.7, 0.2)), *FLAT),
+    ),
+    Network("polynomial-flatten", "Polynomial", (2, 4, 5), (CONV, CUBIC, CONV, RELU, *FLAT)),
+    Network("polynomial-pool", "Polynomial", (3, 7, 6), (CONV, QUARTIC, Pool(3, 2), CONV, CUBIC, *GAP)),
+    Network("hermite-gap", "Hermite", (3, 5, 4), (CONV, UNIT, HERMITE_3, CONV, UNIT, HERMITE_4, *GAP)),
+    Network("hermite-dense", "Hermite", (9,), (*(DENSE, UNIT, HERMITE_4) * 3, DENSE), 17, 4),
+    Network("exp-flatten", "Exp", (3, 5, 6), (CALM, EXP, CALM, EXP, *FLAT)),
+    Network("exp-strided", "Exp", (2, 9, 7), (Conv((3, 2), 2, w_std=0.4), EXP, Pool(2, 1), CALM, EXP, *GAP)),
     Network("mixed", "several activations", (2, 7, 6), (CONV, ERF, HALF, CONV, LEAKY, CONV, GELU, *FLAT, ABS, DENSE)),
 )
 

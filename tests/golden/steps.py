@@ -52,10 +52,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function by the name that its module has in torch.nn or ntkit.nn."""
+    """An elementwise function by the name that its module has in torch.nn or ntkit.nn; Exp has none."""
 
     name: str
-    constants: tuple[float, ...] = ()
+    constants: tuple[float | tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ from golden.steps import (
 )
 
 
+class Exp(nn.Module):
+    """exp(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(x)
+
+
 class Scaled(nn.Module):
     """factor · x."""
 
@@ -152,6 +159,8 @@ def _module(step: Step, shape: Shape) -> nn.Module:
             if step.positions or len(shape) == 1:
                 return nn.GroupNorm(1, shape[0], step.eps, affine=False)
             return ChannelNorm(shape[0], step.eps)
+        case Activation(name="Exp"):
+            return Exp()
         case Activation():
             family = ntkit.nn if hasattr(ntkit.nn, step.name) else nn
             return getattr(family, step.name)(*step.constants)

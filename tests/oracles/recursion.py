@@ -25,6 +25,34 @@ def leaky_relu_dual(slope):
     return dual
 
 
+def ab_relu_dual(a, b):
+    """Tsuchida, Roosta & Gallagher 2018."""
+
+    def dual(q1, q2, s):
+        theta = np.arccos(np.clip(s / np.sqrt(q1 * q2), -1, 1))
+        slope = (a * a + b * b) / 2 - (a - b) ** 2 / (2 * math.pi) * theta
+        return (a - b) ** 2 / (2 * math.pi) * np.sqrt(np.maximum(q1 * q2 - s * s, 0)) + slope * s, slope
+
+    return dual
+
+
+def arc_cosine_dual(n):
+    """max(x, 0)ⁿ for n = 2 and 3; J_0, J_1 and J_2 stand in Cho & Saul 2009, J_3 follows by their equation 4."""
+
+    def kernel(n, q1, q2, s):
+        p = np.sqrt(q1 * q2)
+        theta = np.arccos(np.clip(s / p, -1, 1))
+        c, sine, rest = np.cos(theta), np.sin(theta), math.pi - theta
+        j = {
+            1: sine + rest * c,
+            2: 3 * sine * c + rest * (1 + 2 * c**2),
+            3: sine * (4 + 11 * c**2) + rest * (9 * c + 6 * c**3),
+        }[n]
+        return p**n * j / (2 * math.pi)
+
+    return lambda q1, q2, s: (kernel(n, q1, q2, s), n**2 * kernel(n - 1, q1, q2, s))
+
+
 def erf_dual(q1, q2, s):
     a = (1 + 2 * q1) * (1 + 2 * q2)
     return 2 / math.pi * np.arcsin(2 * s / np.sqrt(a)), 4 / math.pi / np.sqrt(a - 4 * s * s)
@@ -167,7 +195,7 @@ def mp_distance(name, r1, r2, angle):
     with mpmath.workdps(60):
         r1, r2, angle = map(mpmath.mpf, (r1, r2, angle))
         q1, q2, s = r1**2, r2**2, r1 * r2 * mpmath.cos(angle)
-        kernel = _MP[name]
+        kernel = MP[name]
         return kernel(q1, q1, q1) + kernel(q2, q2, q2) - 2 * kernel(q1, q2, s)
 
 
@@ -207,11 +235,53 @@ def _mp_cube(q1, q2, s):
     return 9 * q1 * q2 * s + 6 * s**3  # Isserlis
 
 
+def _mp_polynomial(coefficients):
+    """Isserlis: E[uⁱvʲ] counts the pairings of i u's and j v's, k of them mixed."""
+
+    def pairings(n):
+        return mpmath.fac2(n - 1) if n % 2 == 0 else 0
+
+    def moment(i, j, q1, q2, s):
+        return sum(
+            mpmath.binomial(i, k) * mpmath.binomial(j, k) * mpmath.factorial(k) * s**k
+            * pairings(i - k) * mpmath.sqrt(q1) ** (i - k) * pairings(j - k) * mpmath.sqrt(q2) ** (j - k)
+            for k in range(min(i, j) + 1)
+        )  # fmt: skip
+
+    def kernel(q1, q2, s):
+        return sum(
+            a * b * moment(i, j, q1, q2, s) for i, a in enumerate(coefficients) for j, b in enumerate(coefficients)
+        )
+
+    return kernel
+
+
+def _mp_hermite_4(q1, q2, s):
+    return _mp_polynomial((3, 0, -6, 0, 1))(q1, q2, s) / 24
+
+
+def _mp_rectified_square(q1, q2, s):
+    theta = _mp_angle(q1, q2, s)
+    c = mpmath.cos(theta)
+    return q1 * q2 * (3 * mpmath.sin(theta) * c + (mpmath.pi - theta) * (1 + 2 * c**2)) / (2 * mpmath.pi)
+
+
+def _mp_rectified_cube(q1, q2, s):
+    theta = _mp_angle(q1, q2, s)
+    c, sine = mpmath.cos(theta), mpmath.sin(theta)
+    j = sine * (4 + 11 * c**2) + (mpmath.pi - theta) * (9 * c + 6 * c**3)
+    return mpmath.sqrt(q1 * q2) ** 3 * j / (2 * mpmath.pi)
+
+
+def _mp_exponential(q1, q2, s):
+    return mpmath.exp((q1 + q2) / 2 + s)
+
+
 def _mp_sign(q1, q2, s):
     return 1 - 2 * _mp_angle(q1, q2, s) / mpmath.pi
 
 
-_MP = {
+MP = {  # name -> (q1, q2, s) -> E[σσ] in mpmath numbers
     "relu": _mp_relu,
     "erf": _mp_erf,
     "gelu": _mp_gelu,
@@ -220,4 +290,9 @@ _MP = {
     "gaussian": _mp_gaussian,
     "cube": _mp_cube,
     "sign": _mp_sign,
+    "polynomial": _mp_polynomial((3, -2, 1, 4)),
+    "hermite 4": _mp_hermite_4,
+    "rectified square": _mp_rectified_square,
+    "rectified cube": _mp_rectified_cube,
+    "exp": _mp_exponential,
 }

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Constant = int | float | str | bool
+from ntkit.nn.scale import is_finite_scale
+
+Constant = int | float | str | bool | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ def _gaussian(x: Tensor, a: float, b: float) -> Tensor:
     return a * torch.exp(b * x**2)
 
 
+def _hermite(x: Tensor, n: int) -> Tensor:
+    before, now = torch.zeros_like(x), torch.ones_like(x)
+    for k in range(n):  # h_{k+1} = (x h_k − √k h_{k−1})/√(k+1)
+        before, now = now, (x * now - k**0.5 * before) / (k + 1) ** 0.5
+    return now
+
+
 def _gelu(x: Tensor, approximate: str) -> Tensor:
     return F.gelu(x, approximate=approximate)
 
@@ -82,6 +91,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,
     "hardtanh": F.hardtanh,
+    "hermite": _hermite,
     "leaky_relu": F.leaky_relu,
     "logsigmoid": F.logsigmoid,
     "maximum": torch.maximum,
@@ -131,8 +141,18 @@ def apply_expression(expression: Operand, x: Tensor) -> Tensor:
     return function(*operands)
 
 
+def times(factor: float, expression: Operand) -> Operand:
+    """factor · expression, without a factor of 1."""
+    return expression if factor == 1.0 else Expression("mul", (factor, expression))
+
+
+def plus(expression: Operand, offset: float) -> Operand:
+    """expression + offset, without an offset of 0."""
+    return expression if offset == 0.0 else Expression("add", (expression, offset))
+
+
 def split_factor(expression: Operand) -> tuple[float, Operand]:
-    """(c, e) with expression = c · e, taking out constant factors and sums of multiples of the same thing."""
+    """(c, e) with expression = c · e, taking out constant factors, also of σ + constant, and sums of multiples."""
     if isinstance(expression, Expression) and expression.op in ("mul", "div", "add", "sub"):
         left, right = expression.args
         if expression.op == "mul" and _is_number(left):
@@ -142,6 +162,11 @@ def split_factor(expression: Operand) -> tuple[float, Operand]:
             factor, rest = split_factor(left)
             number = float(right)  # pyright: ignore[reportArgumentType]
             return (factor * number if expression.op == "mul" else factor / number), rest
+        function, offset = split_offset(expression)
+        if offset:
+            factor, rest = split_factor(function)
+            within = factor != 1.0 and is_finite_scale(factor) and factor != 0 and is_finite_scale(offset / factor)
+            return (factor, plus(rest, offset / factor)) if within else (1.0, expression)
         if expression.op in ("add", "sub") and not (_is_number(left) or _is_number(right)):
             (a, first), (b, second) = split_factor(left), split_factor(right)
             if first == second:
@@ -149,13 +174,41 @@ def split_factor(expression: Operand) -> tuple[float, Operand]:
     return 1.0, expression
 
 
+def split_offset(expression: Operand) -> tuple[Operand, float]:
+    """(e, c) with expression = e + c, taking out constants that are added."""
+    if isinstance(expression, Expression) and expression.op in ("add", "sub"):
+        left, right = expression.args
+        if _is_number(right):
+            function, offset = split_offset(left)
+            number = float(right)  # pyright: ignore[reportArgumentType]
+            return function, offset + (number if expression.op == "add" else -number)
+        if _is_number(left):
+            function, offset = split_offset(right)
+            number = float(left)  # pyright: ignore[reportArgumentType]
+            if expression.op == "add":
+                return function, number + offset
+            return times(-1.0, function), number - offset
+    return expression, 0.0
+
+
 def split_argument(expression: Expression) -> tuple[float, Expression]:
     """(c, σ) with expression = σ(c x), so that σ(c h) keeps the closed form of σ; c = 1 where nothing is taken out."""
-    inner, *constants = expression.args
-    factor, rest = split_factor(inner)
-    if rest != VARIABLE or any(isinstance(c, (Expression, Variable)) for c in constants):
+    operands = [arg for arg in expression.args if isinstance(arg, (Expression, Variable))]
+    if len(operands) != 1:
         return 1.0, expression
-    return factor, Expression(expression.op, (VARIABLE, *constants))
+    outer, rest = split_factor(operands[0])
+    if isinstance(rest, Expression):
+        factor, rest = split_argument(rest)
+        if factor == 1.0:
+            return 1.0, expression
+    else:
+        factor, outer = outer, 1.0
+    inner = times(outer, rest)
+    return factor, Expression(expression.op, tuple(arg if _is_constant(arg) else inner for arg in expression.args))
+
+
+def _is_constant(operand: Operand) -> bool:
+    return not isinstance(operand, (Expression, Variable))
 
 
 def _is_number(operand: Operand) -> bool:

@@ -17,20 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ntkit.nn
-from ntkit.architecture.expressions import VARIABLE, Expression
-from ntkit.architecture.specs import (
-    GELU,
-    Activation,
-    Cos,
-    Elementwise,
-    Erf,
-    Exp,
-    Gaussian,
-    LeakyReLU,
-    Monomial,
-    Sign,
-    Sin,
-)
+from ntkit.architecture.expressions import VARIABLE, Expression, plus, times
+from ntkit.architecture.specs import Activation
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -67,16 +55,57 @@ class ElementwiseOp:
         return None if _REQUIRED in values else values
 
 
+@dataclass(frozen=True)
+class Formula(ElementwiseOp):
+    """A module that several operations on x spell out.
+
+    Args:
+        formula: the module -> what it computes.
+    """
+
+    formula: Callable[[Any], Expression] = field(kw_only=True)
+
+    def from_module(self, module: nn.Module) -> Expression:
+        """The formula with the constants that the module holds."""
+        return self.formula(module)
+
+
+def _erf(module: ntkit.nn.Erf) -> Expression:
+    written = plus(times(module.a, Expression("erf", (times(module.b, VARIABLE),))), module.c)
+    assert isinstance(written, Expression)
+    return written
+
+
+def _ab_relu(module: ntkit.nn.ABReLU) -> Expression:
+    above, below = (Expression("relu", (times(sign, VARIABLE),)) for sign in (1.0, -1.0))
+    return Expression("sub", (times(module.b, above), times(module.a, below)))
+
+
+def _rectified_monomial(module: ntkit.nn.RectifiedMonomial) -> Expression:
+    return Expression("pow", (Expression("relu", (VARIABLE,)), module.n))
+
+
+def _polynomial(module: ntkit.nn.Polynomial) -> Expression:
+    *lower, highest = module.coefficients
+    total = highest if lower else Expression("mul", (highest, Expression("pow", (VARIABLE, 0))))
+    for c in reversed(lower):
+        total = plus(Expression("mul", (total, VARIABLE)), c)
+    assert isinstance(total, Expression)
+    return total
+
+
 _TABLE = [
     ElementwiseOp("relu", (nn.ReLU,), (F.relu, torch.relu, "relu")),
     ElementwiseOp("leaky_relu", (nn.LeakyReLU,), (F.leaky_relu,), (("negative_slope", 0.01),)),
     ElementwiseOp("abs", (ntkit.nn.Abs,), (torch.abs, torch.absolute, abs, operator.abs, "abs", "absolute")),
-    ElementwiseOp("erf", (ntkit.nn.Erf,), (torch.erf, torch.special.erf, "erf")),
+    ElementwiseOp("erf", (), (torch.erf, torch.special.erf, "erf")),
     ElementwiseOp("gelu", (nn.GELU,), (F.gelu,), (("approximate", "none"),)),
     ElementwiseOp("sin", (ntkit.nn.Sin,), (torch.sin, "sin"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
     ElementwiseOp("cos", (ntkit.nn.Cos,), (torch.cos, "cos"), (("a", 1.0), ("b", 1.0), ("c", 0.0))),
     ElementwiseOp("sign", (ntkit.nn.Sign,), (torch.sign, torch.sgn, "sign", "sgn")),
     ElementwiseOp("gaussian", (ntkit.nn.Gaussian,), (), (("a", 1.0), ("b", -1.0))),
+    ElementwiseOp("hermite", (ntkit.nn.Hermite,), (), (("n", _REQUIRED),)),
+    ElementwiseOp("pow", (ntkit.nn.Monomial,), (), (("n", _REQUIRED),)),
     ElementwiseOp(
         "pow", (), (torch.pow, pow, operator.pow, operator.ipow, "pow", "__pow__"), (("exponent", _REQUIRED),)
     ),
@@ -102,6 +131,10 @@ _TABLE = [
     ElementwiseOp("logsigmoid", (nn.LogSigmoid,), (F.logsigmoid,)),
     ElementwiseOp("clamp", (), (torch.clamp, torch.clip, "clamp", "clip"), (("min", None), ("max", None))),
     ElementwiseOp("exp", (), (torch.exp, "exp")),
+    Formula("", (ntkit.nn.Erf,), formula=_erf),
+    Formula("", (ntkit.nn.ABReLU,), formula=_ab_relu),
+    Formula("", (ntkit.nn.RectifiedMonomial,), formula=_rectified_monomial),
+    Formula("", (ntkit.nn.Polynomial,), formula=_polynomial),
     ElementwiseOp("sinh", (), (torch.sinh, "sinh")),
     ElementwiseOp("atan", (), (torch.atan, torch.arctan, "atan", "arctan")),
 ]
@@ -130,43 +163,4 @@ SPECS: dict[Any, Callable[[Expression], Activation]] = {}
 
 def elementwise_op(module: nn.Module) -> ElementwiseOp | None:
     """The operation a module computes, or None. Subclasses do not inherit it: their forward may differ."""
-    if isinstance(module, ntkit.nn.Monomial):
-        return ElementwiseOp("pow", constants=(("n", _REQUIRED),))
     return MODULES.get(type(module))
-
-
-def activation_of(expression: Expression) -> Activation:
-    """The spec of an elementwise function: a closed form where its outermost operation has one."""
-    if not isinstance(expression.op, str):
-        own = SPECS.get(getattr(expression.op, "target", expression.op))
-        return own(expression) if own is not None and expression.args[0] == VARIABLE else Elementwise(expression)
-    if expression.args[0] == VARIABLE and VARIABLE not in expression.args[1:] and isinstance(expression.op, str):
-        constants: tuple[Any, ...] = expression.args[1:]
-        if any(isinstance(c, Expression) for c in constants):
-            return Elementwise(expression)
-        match expression.op:
-            case "relu":
-                return LeakyReLU(0.0)
-            case "abs":
-                return LeakyReLU(-1.0)
-            case "leaky_relu":
-                return LeakyReLU(float(constants[0]))
-            case "erf":
-                return Erf()
-            case "gelu" if constants == ("none",):
-                return GELU()
-            case "sin":
-                return Sin(*map(float, constants))
-            case "cos":
-                return Cos(*map(float, constants))
-            case "exp":
-                return Exp()
-            case "sign":
-                return Sign()
-            case "gaussian":
-                return Gaussian(*map(float, constants))
-            case "pow" if float(constants[0]).is_integer() and constants[0] >= 0:
-                return Monomial(int(constants[0]))
-            case _:
-                pass
-    return Elementwise(expression)

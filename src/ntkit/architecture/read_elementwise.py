@@ -43,8 +43,11 @@ def _apply(call: Call, function: Expression, in_place: bool) -> Value | InPlace:
 
 def _substitute(function: Expression, inner: Operand) -> Expression:
     """`function` of `inner` in place of the variable."""
-    args = tuple(inner if arg == VARIABLE else arg for arg in function.args)
-    return Expression(function.op, args)
+
+    def put(arg: Operand) -> Operand:
+        return inner if arg == VARIABLE else _substitute(arg, inner) if isinstance(arg, Expression) else arg
+
+    return Expression(function.op, tuple(map(put, function.args)))
 
 
 def read_binary(reader: Reader, call: Call) -> Value | InPlace | Size:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from ntkit.architecture.closed_forms import activation_of
 from ntkit.architecture.data_axes import DataAxes
 from ntkit.architecture.expressions import VARIABLE, Expression, split_argument, split_factor
 from ntkit.architecture.layout import BATCH, CHANNEL, Layout, LayoutError
-from ntkit.architecture.lowering import activation_of
 from ntkit.architecture.network import Network, Node, Structure
 from ntkit.architecture.recorded import REMEDY, Call, Value
 from ntkit.architecture.specs import Flatten, Input, LinearCombination, Spec, Squeeze

@@ -311,6 +311,21 @@ class LeakyReLU(Activation):
 
 
 @dataclass(frozen=True)
+class ABReLU(Activation):
+    """a · min(x, 0) + b · max(x, 0)."""
+
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class RectifiedMonomial(Activation):
+    """max(x, 0)ⁿ for n ≥ 1."""
+
+    n: int
+
+
+@dataclass(frozen=True)
 class Erf(Activation):
     """erf(x)."""
 
@@ -380,6 +395,33 @@ class Registered(Activation):
         """Its own, with its constants."""
         constants = f"({', '.join(map(str, self.constants))})" if self.constants else ""
         return f"{self.function.__name__}{constants}"
+
+
+@dataclass(frozen=True)
+class Polynomial(Activation):
+    """c_0 + c_1 x + … + c_n xⁿ."""
+
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Hermite(Activation):
+    """He_n(x)/√n!, the Hermite polynomial whose square has mean 1 under the standard normal density."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class Shifted(Activation):
+    """σ(x) + offset for an activation σ in closed form."""
+
+    activation: Activation
+    offset: float
+
+    @property
+    def name(self) -> str:
+        """As a sum."""
+        return f"{self.activation.name} {self.offset:+g}"
 
 
 @dataclass(frozen=True)

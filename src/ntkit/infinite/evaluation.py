@@ -14,12 +14,10 @@ from ntkit._arrays import like
 from ntkit._memory import require_bytes
 from ntkit.architecture import Network, sizes_of
 from ntkit.errors import InvalidInput
-from ntkit.infinite import dual as duals
 from ntkit.infinite import inputs
 from ntkit.infinite.engines import chosen
 from ntkit.infinite.placement import Placement
-from ntkit.infinite.plan import Plan, covariances, entries_per_pair
-from ntkit.infinite.program import Dual
+from ntkit.infinite.plan import Plan, covariances, duals_of, entries_per_pair
 from ntkit.infinite.rules import compile_network
 from ntkit.infinite.scales import on_device, tensors_of
 from ntkit.infinite.torch_interpreter import TorchInterpreter
@@ -115,11 +113,7 @@ def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Pla
     name = chosen(engine, placement, kernel.tolerance)
     n, m = shape[0], (shape if shape2 is None else shape2)[0]
     pairs = n * (n + 1) // 2 if shape2 is None else n * m
-    how = tuple(
-        (op.path, f"{op.activation.name}, {type(duals.dual(op.activation, kernel.tolerance)).__name__}")
-        for op in kernel.program.instructions
-        if isinstance(op, Dual)
-    )
+    how = duals_of(kernel.program, kernel.tolerance)
     state = 8 * (n + m) * sum(placement.positions(i) for i in range(len(placement.grids)))
     memory = 8 * n * m * 2 * len(kernel.program.outputs) + state
     described = "numba, all cores, in the inputs' precision" if name == "numba" else "torch, float64"

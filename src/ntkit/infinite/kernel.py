@@ -47,7 +47,7 @@ class InfiniteKernel:
         b_std: the same for biases; a layer without bias never gets one.
         parameterization: of plain layers: "ntk" (scales in the forward pass) or "standard" (in the initial draw, with
             the module's real widths).
-        tolerance: relative accuracy of activations without closed form.
+        tolerance: relative accuracy of activations without closed form; `plan` says what it bounds.
 
     Raises:
         UnsupportedLayer: a part of the model has no rule or no limit; the message names its path.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ntkit._memory import human_bytes
+from ntkit.infinite.dual import ClosedForm, Series, dual
+from ntkit.infinite.dual import Dual as DualMoments
 from ntkit.infinite.placement import Placement
+from ntkit.infinite.program import Dual, Program
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Plan:
         entries: covariances that are computed, over all layers and pairs.
         memory: bytes of the results and of what is held beside them.
         engine: what executes the program.
-        duals: (path, how) of every activation.
+        duals: (path, how) of every activation: in closed form, which leaves float64's rounding, or by quadrature with
+            the bound on its error.
     """
 
     n: int
@@ -59,6 +63,23 @@ def covariances(placement: Placement) -> tuple[tuple[str, str], ...]:
         what = "equal positions" if placement.is_diagonal(i) else "all pairs" if every else f"offsets {some}"
         found["x".join(map(str, grid)) + " positions", what] = None
     return tuple(found)
+
+
+def duals_of(program: Program, tolerance: float) -> tuple[tuple[str, str], ...]:
+    """(path, how its moments are found) of every activation of the program."""
+    return tuple(
+        (op.path, f"{op.activation.name}, {_how(dual(op.activation, tolerance))}")
+        for op in program.instructions
+        if isinstance(op, Dual)
+    )
+
+
+def _how(found: DualMoments) -> str:
+    if isinstance(found, ClosedForm):
+        return "closed form"
+    if isinstance(found, Series):
+        return f"quadrature: E[σ(u)σ(v)] to {found.error:g} of √(E[σ(u)²] E[σ(v)²]), and so for σ'"
+    return type(found).__name__
 
 
 def entries_per_pair(placement: Placement) -> int:

@@ -91,8 +91,8 @@ def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Regis
     if loops := compiled_loops(pairing, Register(distance, None)):
         distance = loops.mixed(distance, spreads, totals, means)
     else:
-        sides = (pairing.across(*both) for both in (totals, means, spreads))
-        distance = positions.pool_distance(distance, *sides, pairing.same)
+        a, m, r = (pairing.across(*both) for both in (totals, means, spreads))
+        distance = positions.pool_distance(distance, a, m, r, pairing.same)
     if bool(pairing.same.any()) and not place.diagonal:
         distance = torch.where(pairing.same[:, None, :, None], itself, distance)
     return Register(distance, ntk)

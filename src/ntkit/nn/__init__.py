@@ -3,7 +3,19 @@
 Every class subclasses its torch counterpart, so models made of them are ordinary torch models.
 """
 
-from ntkit.nn.activations import Abs, Cos, Erf, Gaussian, Monomial, Sign, Sin
+from ntkit.nn.activations import (
+    ABReLU,
+    Abs,
+    Cos,
+    Erf,
+    Gaussian,
+    Hermite,
+    Monomial,
+    Polynomial,
+    RectifiedMonomial,
+    Sign,
+    Sin,
+)
 from ntkit.nn.attention import SelfAttention
 from ntkit.nn.centering import Centered, center
 from ntkit.nn.layers import (
@@ -19,6 +31,7 @@ from ntkit.nn.parameterize import ntk_parameterize
 from ntkit.nn.sequences import Embedding, MaskedFill, MaskedMean, PositionalEmbedding
 
 __all__ = [
+    "ABReLU",
     "Abs",
     "Centered",
     "Conv1d",
@@ -31,11 +44,14 @@ __all__ = [
     "Embedding",
     "Erf",
     "Gaussian",
+    "Hermite",
     "Linear",
     "MaskedFill",
     "MaskedMean",
     "Monomial",
+    "Polynomial",
     "PositionalEmbedding",
+    "RectifiedMonomial",
     "SelfAttention",
     "Sign",
     "Sin",

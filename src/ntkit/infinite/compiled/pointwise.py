@@ -1,8 +1,8 @@
-"""Steps of the torch interpreter that look at one pair of positions at a time, as compiled loops: on CPUs, no gradients.
+"""Steps of the torch interpreter that look at one pair of positions at a time, as compiled loops.
 
-With torch each of the dozens of operations in a dual goes through memory; here a strip of pairs passes through all of them
-while it lies in cache. Arrays are full pairs of positions, (n, p, m, p'), read as matrices (n·p, m·p') whose rows and
-columns have values of their own.
+With torch each of the dozens of operations in a dual goes through memory; here a strip of pairs passes through all of
+them while it lies in cache. For CPUs, and without gradients. Arrays are full pairs of positions, (n, p, m, p'), read as
+matrices (n·p, m·p') whose rows and columns have values of their own.
 """
 
 from __future__ import annotations
