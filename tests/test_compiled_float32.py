@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import ntkit
-from golden.networks import NETWORKS, torch_model
+from golden.networks import COMPILED, NETWORKS, torch_model
 from ntkit.infinite import Kernels
 
 W, B = 1.4, 0.2  # w_std, b_std of a layer unless said
@@ -118,7 +118,7 @@ def bound_of(net):
 # ---- every network of the list ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda net: net.name)
+@pytest.fixture(scope="module", params=COMPILED, ids=lambda net: net.name)
 def few(request):
     """(network, kernels of a few images and their copies)."""
     return request.param, in_both_precisions(torch_model(request.param), samples_of(request.param, 4))
@@ -136,7 +136,7 @@ def test_smallest_eigenvalues_lose_no_more_than_rounding_takes(few):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", NETWORKS, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", COMPILED, ids=lambda net: net.name)
 def test_the_same_of_forty_images_and_forty_copies(net):
     for pair in in_both_precisions(torch_model(net), samples_of(net, 40)):
         assert max(errors_of(*pair).values()) <= bound_of(net)

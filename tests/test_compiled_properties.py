@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ntkit
-from golden.networks import NETWORKS, torch_model
+from golden.networks import COMPILED, NETWORKS, torch_model
 from golden.torch_models import Concatenated, GlobalSum, Scaled, Several, Summed
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.infinite import Kernels
@@ -68,7 +68,7 @@ def close(found, expected, dtype=np.float64):
 @pytest.mark.parametrize(
     ("net", "dtype"),
     [
-        *(pytest.param(net, np.float64, id=net.name) for net in NETWORKS),
+        *(pytest.param(net, np.float64, id=net.name) for net in COMPILED),
         *(pytest.param(BY_NAME[name], np.float32, id=f"{name}-float32") for name in BRIEF),
     ],
 )

@@ -26,12 +26,7 @@ ENGINES = ("numba", "torch")
 every_network = pytest.mark.parametrize("net", NETWORKS, ids=lambda net: net.name)
 every_engine = pytest.mark.parametrize(
     ("net", "engine"),
-    [
-        pytest.param(net, e, id=f"{net.name}-{e}")
-        for net in NETWORKS
-        for e in ENGINES
-        if e == "torch" or not net.attends
-    ],
+    [pytest.param(net, e, id=f"{net.name}-{e}") for net in NETWORKS for e in ENGINES if e == "torch" or net.compiled],
 )
 
 

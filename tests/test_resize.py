@@ -115,33 +115,39 @@ def test_what_interpolation_spreads_average_pooling_gathers():
     same(up, nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), conv(8, 8), *ending()), data(3, 2, 4, 5))
 
 
-@pytest.mark.parametrize(
-    "resize",
-    [
-        nn.Upsample((7, 5), mode="bilinear"), nn.Upsample(scale_factor=(2, 3)), nn.UpsamplingBilinear2d(scale_factor=2),
-        nn.UpsamplingNearest2d(size=(6, 7)), Function(lambda h: F.interpolate(h, (3, 9), mode="area")),
-        nn.ReflectionPad2d(1), nn.ReplicationPad2d((1, 2, 0, 1)),
-        nn.Upsample((2, 2), mode="bilinear", align_corners=True),
-    ],
-)  # fmt: skip
-def test_both_engines_and_wide_networks_agree(resize):
-    body = nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), resize, conv(8, 8, padding=1), *ending())
-    x = data(3, 2, 4, 5)
-    kernel = ntkit.InfiniteKernel(body)
+RESIZES = [
+    nn.Upsample((7, 5), mode="bilinear"), nn.Upsample(scale_factor=(2, 3)), nn.UpsamplingBilinear2d(scale_factor=2),
+    nn.UpsamplingNearest2d(size=(6, 7)), Function(lambda h: F.interpolate(h, (3, 9), mode="area")),
+    nn.ReflectionPad2d(1), nn.ReplicationPad2d((1, 2, 0, 1)),
+    nn.Upsample((2, 2), mode="bilinear", align_corners=True),
+]  # fmt: skip
+
+
+def kernel_of(resize):
+    return ntkit.InfiniteKernel(
+        nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), resize, conv(8, 8, padding=1), *ending())
+    )
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_both_engines_agree(resize):
+    kernel, x = kernel_of(resize), data(3, 2, 4, 5)
     found, expected = kernel(x, engine="numba"), kernel(x, engine="torch")
     torch.testing.assert_close(found.ntk, expected.ntk, rtol=1e-11, atol=0)
     torch.testing.assert_close(found.nngp, expected.nngp, rtol=1e-11, atol=0)
     assert np.linalg.eigvalsh(found.ntk.numpy()).min() > 0
-    first, second = conv(2, 512, padding=1), None
-    draws = []
+
+
+@pytest.mark.parametrize("resize", [RESIZES[0], *(pytest.param(r, marks=pytest.mark.slow) for r in RESIZES[1:])])
+def test_wide_networks_tend_to_the_exact_kernel(resize):
+    x, draws = data(3, 2, 4, 5), []
     for seed in range(32):
         torch.manual_seed(seed)
-        first = conv(2, 512, padding=1).double()
-        second = conv(512, 512, padding=1).double()
+        first, second = conv(2, 512, padding=1).double(), conv(512, 512, padding=1).double()
         with torch.no_grad():
             h = torch.relu(second(resize(torch.relu(first(x))))).mean((2, 3))
         draws.append(readout_kernel(h))
-    assert_limit(draws, expected.nngp)
+    assert_limit(draws, kernel_of(resize).nngp(x))
 
 
 REFUSED = {

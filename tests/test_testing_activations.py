@@ -18,16 +18,14 @@ ALWAYS = ("equal samples", "second moment", "mean", "distance", "derivative", "s
 
 # ---- ntkit's own activations keep it ---------------------------------------------------------------------------------
 
-CLOSED = {
+CLOSED = {"snake as a function": snake_of}
+MORE_CLOSED = {
     "relu": nn.ReLU(),
     "gelu": nn.GELU(),
     "sin": ntkit.nn.Sin(1.3, 0.7, 0.4),
     "sign": ntkit.nn.Sign(),
     "with factors": lambda x: 2 * torch.sin(3 * x),
     "snake": Snake(0.7),
-    "snake as a function": snake_of,
-}
-MORE_CLOSED = {
     "leaky relu": nn.LeakyReLU(0.2),
     "abs": ntkit.nn.Abs(),
     "erf": ntkit.nn.Erf(),

@@ -28,6 +28,13 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+class TokensFirst(nn.Module):
+    """(n, channels, tokens) as (n, tokens, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
 class Mean(nn.Module):
     """The mean over tokens of (n, tokens, channels)."""
 
@@ -36,8 +43,9 @@ class Mean(nn.Module):
 
 
 def network(words: str, shape: tuple[int, ...]) -> nn.Sequential:
-    """The network of these words for samples of this shape."""
-    return _sequence(parse(words), shape)
+    """The network of these words for samples of this shape; sequences come with channels first, as images do."""
+    layers = _sequence(parse(words), shape)
+    return nn.Sequential(TokensFirst(), *layers) if len(shape) == 2 else layers
 
 
 def _sequence(steps: Steps, shape: tuple[int, ...]) -> nn.Sequential:

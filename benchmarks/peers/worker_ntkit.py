@@ -23,8 +23,7 @@ class Exact:
         self.kernel = ntkit.InfiniteKernel(network(row.network, row.shape))
 
     def stage(self, arrays: dict[str, np.ndarray]) -> Tensor:
-        x = torch.from_numpy(arrays["x"])
-        return x.transpose(1, 2).contiguous() if x.ndim == 3 else x  # sequences lie as (n, tokens, channels)
+        return torch.from_numpy(arrays["x"])
 
     def compute(self, inputs: Tensor) -> Any:
         return self.kernel.ntk(inputs)

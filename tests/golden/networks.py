@@ -57,14 +57,14 @@ class Network:
     mirrored: bool = False
 
     @property
+    def compiled(self) -> bool:
+        """Whether the compiled engine computes it: attention has one engine."""
+        return not any(isinstance(step, Attention) for step in every(self.steps))
+
+    @property
     def masked(self) -> bool:
         """Whether some tokens are not there."""
         return any(getattr(step, "masked", False) for step in every(self.steps))
-
-    @property
-    def attends(self) -> bool:
-        """Whether it has attention, which has one engine."""
-        return any(isinstance(step, Attention) for step in every(self.steps))
 
     @property
     def outputs(self) -> tuple[Steps, ...]:
@@ -292,6 +292,8 @@ TRANSPOSED = (
 )
 
 NETWORKS = (*CONVOLUTIONS, *POOLS, *ACTIVATIONS, *BRANCHES, *FULLY_CONNECTED, *NORMALISED, *ATTENTION, *TRANSPOSED)
+
+COMPILED = tuple(net for net in NETWORKS if net.compiled)
 
 
 def torch_model(net: Network) -> Any:

@@ -101,8 +101,7 @@ class Weighted(Spec):
     @property
     def torch_scales(self) -> tuple[float, float]:
         """w_std and b_std of torch's default draw from U(−1/√f, 1/√f), of variance 1/(3 f), f its own fan-in."""
-        variance = 1 / (3 * self.torch_fan_in)
-        return math.sqrt(self.fan_in * variance), math.sqrt(variance)
+        return math.sqrt(self.fan_in / self.torch_fan_in) / math.sqrt(3), 1 / math.sqrt(3 * self.torch_fan_in)
 
     @property
     def is_unique(self) -> bool:

@@ -18,6 +18,7 @@ from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
+from ntkit.infinite.compiled.threads import run_jobs
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
 from ntkit.infinite.torch_steps import moments, pair_step, within
@@ -164,10 +165,19 @@ class TorchInterpreter:
             whole = self.pairs(Pairing(left, right), want_ntk)
             return [(nngp if want_nngp else None, ntk) for nngp, ntk in whole]
         results = [_empty(n, m, x1, want_nngp, want_ntk) for _ in self.program.outputs]
-        for rows, columns in _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None):
-            block = self.pairs(Pairing(left[rows], right[columns]), want_ntk)
-            for result, part in zip(results, block, strict=True):
+
+        def compute(block: tuple[slice, slice]) -> None:
+            rows, columns = block
+            found = self.pairs(Pairing(left[rows], right[columns]), want_ntk)
+            for result, part in zip(results, found, strict=True):
                 _store(result, part, rows, columns, x2 is None)
+
+        blocks = _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None)
+        if x1.device.type == "cpu":  # blocks side by side, each in a thread's own cache
+            run_jobs(blocks, lambda: compute, with_torch=True)
+        else:
+            for block in blocks:
+                compute(block)
         return results
 
     def diagonal(

@@ -32,7 +32,8 @@ class Erf(torch.nn.Module):
 
     def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0):
         super().__init__()
-        self.a, self.b, self.c = _finite("Erf", a=a, b=b, c=c)
+        _require_finite("Erf", a=a, b=b, c=c)
+        self.a, self.b, self.c = float(a), float(b), float(c)
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """a · erf(b x) + c, elementwise."""
@@ -60,7 +61,8 @@ class ABReLU(torch.nn.Module):
 
     def __init__(self, a: float, b: float):
         super().__init__()
-        self.a, self.b = _finite("ABReLU", a=a, b=b)
+        _require_finite("ABReLU", a=a, b=b)
+        self.a, self.b = float(a), float(b)
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """a · min(x, 0) + b · max(x, 0), elementwise."""
@@ -244,9 +246,10 @@ class Polynomial(torch.nn.Module):
         tensor([19.])
     """
 
-    def __init__(self, coefficients: Sequence[float]):
+    def __init__(self, coefficients: Sequence[float | int]):
         super().__init__()
-        self.coefficients = _finite("Polynomial", **{f"c_{j}": c for j, c in enumerate(coefficients)})
+        _require_finite("Polynomial", **{f"c_{j}": c for j, c in enumerate(coefficients)})
+        self.coefficients = tuple(map(float, coefficients))
         if not self.coefficients:
             raise InvalidInput("ntkit.nn.Polynomial: wanted at least one coefficient, got none; the first is c_0")
 
@@ -302,8 +305,7 @@ def _degree(who: str, n: object, least: int = 0, remedy: str = "") -> int:
     return n
 
 
-def _finite(who: str, **constants: object) -> tuple[float, ...]:
+def _require_finite(who: str, **constants: object) -> None:
     for name, value in constants.items():
         if not is_finite_scale(value):
             raise InvalidInput(f"ntkit.nn.{who}: wanted a number of finite square for {name}, got {value!r}")
-    return tuple(float(value) for value in constants.values())  # pyright: ignore[reportArgumentType]
