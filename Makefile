@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= study
 
-.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench break-duals science reproduce doctor clean
+.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures break-duals science reproduce doctor clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results and
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/readme_table.py
+
+architectures: $(VENV)/.dev ## 200 random architectures against the textbook and wide networks, written to benchmarks/results
+	$(BIN)/python benchmarks/architectures.py
 
 break-duals: $(VENV)/.dev ## every formula of the duals off by 1e-6: the tests must notice; written to benchmarks/results
 	$(BIN)/python benchmarks/break_duals.py

@@ -155,3 +155,11 @@ def test_tangent_kernels_of_wide_networks_tend_to_the_exact_one():
         ]
         draws.append(torch.stack(rows) @ torch.stack(rows).T)
     assert_limit(draws, exact)
+
+
+@pytest.mark.parametrize("rate", [-1.0, 2.0, float("nan")])
+def test_rates_that_are_no_probabilities_are_refused(rate):
+    model = nn.Sequential(linear(5), nn.ReLU(), nn.Dropout(0.1), linear(64, 1))
+    model[2].p = rate  # torch checks it when the layer is made, and no more
+    with pytest.raises(InvalidInput, match=r"Dropout at '2' drops with probability .*; use a number from 0 to below 1"):
+        ntkit.InfiniteKernel(model)

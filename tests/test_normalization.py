@@ -435,3 +435,20 @@ def test_two_trained_layers_on_one_value_are_two():
 
     with pytest.raises(UnsupportedLayer, match="depend on the output of the same layer"):
         ntkit.InfiniteKernel(Two())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_epsilon_that_rms_norm_is_not_given_is_the_rounding_unit_of_the_model(dtype):
+    given, left = (
+        nn.Sequential(linear(5), nn.RMSNorm(64, eps, elementwise_affine=False), nn.ReLU(), linear(64, 1)).to(dtype)
+        for eps in (torch.finfo(dtype).eps, None)
+    )
+    x = 1e-4 * data(3, 5)
+    assert torch.equal(ntkit.InfiniteKernel(left).ntk(x), ntkit.InfiniteKernel(given).ntk(x))
+
+
+@pytest.mark.parametrize("eps", [-1.0, float("nan")])
+def test_epsilons_below_zero_are_refused(eps):
+    for norm in (nn.LayerNorm(64, eps), nn.GroupNorm(2, 64, eps)):
+        with pytest.raises(InvalidInput, match=r"Norm at '1' has eps=.*, and a finite number >= 0 is wanted"):
+            ntkit.InfiniteKernel(nn.Sequential(linear(5), norm, nn.ReLU(), linear(64, 1)))

@@ -166,6 +166,22 @@ def test_data_of_a_wrong_width_are_refused():
         found.nngp(data(2, 4))
 
 
+@pytest.mark.parametrize("wrong", [None, 3, [1, 2]])
+def test_what_a_rule_returns_must_be_a_value(wrong):
+    class Empty(nn.Module):
+        pass
+
+    @dataclass(frozen=True)
+    class EmptySpec(Layer):
+        pass
+
+    register_layer(Empty, EmptySpec, read=lambda m: EmptySpec())(lambda spec, inputs, builder: wrong)
+    with pytest.raises(
+        InvalidInput, match=r"the rule of EmptySpec at '1' must return an ntkit.infinite.rules.Value, got"
+    ):
+        kernel(linear(5), Empty())
+
+
 def test_what_read_returns_must_be_a_spec():
     class Odd(nn.Module):
         pass

@@ -294,6 +294,20 @@ def test_float32_is_computed_in_float64():
     assert "torch, float64" in str(kernel.plan((4, TOKENS, 3)))
 
 
+def test_empirical_kernels_take_masks_too():
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.out = ntkit.nn.MaskedMean(), ntkit.nn.Linear(3, 1, W, B)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.out(self.mean(x, mask))
+
+    pair = data(3, TOKENS, 3), MASK  # of one layer the tangent kernel does not depend on the draw
+    found = ntkit.empirical_ntk(Mean().double(), pair, outputs="trace")
+    torch.testing.assert_close(found, ntkit.InfiniteKernel(Mean()).ntk(pair))
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +343,23 @@ class MaskAsFactor(UnusedMask):
         return self.out((x * mask[..., None]).mean(1))
 
 
+class Branch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Places(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.out = nn.Embedding(TOKENS, WIDTH), linear(WIDTH, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out((x + self.place(torch.arange(TOKENS))).mean(1))
+
+
 REFUSED = {
+    "a branch on values": (nn.Sequential(linear(3), Branch()), "the forward of Branch at '1' cannot be traced"),
+    "a table of positions": (Places(), "for vectors of positions take ntkit.nn.PositionalEmbedding"),
     "multihead": (Multihead(), "MultiheadAttention at 'attend' divides its scores by the square root .*SelfAttention"),
     "encoder": (
         nn.Sequential(nn.TransformerEncoderLayer(8, 2, batch_first=True), nn.Flatten(), linear(40, 1)),

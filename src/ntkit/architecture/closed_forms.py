@@ -74,7 +74,7 @@ def _named(expression: Expression) -> Activation | None:
             return Sign()
         case "gaussian", [int() | float() as a, int() | float() as b]:
             return Gaussian(float(a), float(b))
-        case "hermite", [int() as n]:
+        case "hermite", [int() as n] if n <= _HIGHEST_DEGREE:
             return Hermite(n)
         case "pow", [n] if (degree := _degree(n)) is not None:
             return Monomial(degree)

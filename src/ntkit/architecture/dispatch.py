@@ -81,7 +81,8 @@ class Dispatcher:
                 case "get_attr":
                     raise UnsupportedLayer(
                         f"forward uses '{self.reader.shown(str(node.target))}' directly, outside of a layer, and ntkit "
-                        f"has no rule for that; {REMEDY}; or give its module a rule with ntkit.infinite.register_layer"
+                        "has no rule for that; for vectors of positions take ntkit.nn.PositionalEmbedding; else "
+                        f"{REMEDY}; or give its module a rule with ntkit.infinite.register_layer"
                     )
                 case _:
                     self._read(node)
@@ -144,7 +145,7 @@ class Dispatcher:
                 doubtful.append(member)
         if any(self.memory.is_read_later(member) for member in doubtful):
             raise UnsupportedLayer(
-                f"the in-place operation '{node.name}' overwrites a tensor that another shape views; use the "
+                f"the in-place operation '{self._path(node)}' overwrites a tensor that another shape views; use the "
                 "operation that is not in place"
             )
         self.values[node] = value

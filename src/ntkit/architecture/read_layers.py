@@ -17,6 +17,7 @@ from ntkit.architecture.specs import Conv, ConvTranspose, Dropout, Flatten, Line
 from ntkit.architecture.windows import ConvAxis, TransposedAxis, WindowAxis, transposed
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.nn.layers import COUNTERPARTS
+from ntkit.nn.scale import is_finite_scale
 
 _OWN = tuple(COUNTERPARTS.values())
 KNOWN = (*COUNTERPARTS, *_OWN)
@@ -206,6 +207,8 @@ def read_dropout_function(reader: Reader, call: Call) -> View | Value | InPlace:
 def _dropout(
     reader: Reader, call: Call, kind: Any, rate: float, training: bool, in_place: bool
 ) -> View | Value | InPlace:
+    if not is_finite_scale(rate) or not 0 <= rate <= 1:
+        raise InvalidInput(f"{call.who} drops with probability {rate!r}; use a number from 0 to below 1")
     if not training or rate == 0:
         return View(call.x)
     if kind not in _DROPOUTS:

@@ -15,6 +15,7 @@ from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REQUIRED, Call, Value
 from ntkit.architecture.specs import Normalization
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.nn.scale import is_finite_scale
 
 
 def read_layer_norm(reader: Reader, call: Call) -> Value:
@@ -85,7 +86,7 @@ def _over_last_axes(
     over_positions = bool(labels & positions)
     spec = Normalization(
         name,
-        _epsilon(eps, scale),
+        _epsilon(reader, call, eps),
         over_positions,
         subtracts_mean=name == "LayerNorm",
         trains_scale=_trains(scale),
@@ -111,7 +112,7 @@ def _over_groups(
     if groups == layout.channels:
         raise _of_one_channel(call)
     over_positions = any(isinstance(label, int) for axis in layout.axes for label in axis)
-    spec = Normalization("GroupNorm", eps, over_positions, True, _trains(scale), _trains(shift))
+    spec = Normalization("GroupNorm", _epsilon(reader, call, eps), over_positions, True, _trains(scale), _trains(shift))
     return Value(reader.add(spec, (reader.settle(call.x),), call.path), layout)
 
 
@@ -132,9 +133,14 @@ def _of_one_channel(call: Call) -> UnsupportedLayer:
     )
 
 
-def _epsilon(eps: float | None, scale: Tensor | None) -> float:
-    """torch's RMSNorm takes the rounding unit of its input where none is given."""
-    return torch.finfo(torch.float32 if scale is None else scale.dtype).eps if eps is None else float(eps)
+def _epsilon(reader: Reader, call: Call, eps: float | None) -> float:
+    """torch's RMSNorm takes the rounding unit of its input where none is given, so here that of the model."""
+    if eps is None:
+        dtypes = [parameter.dtype for parameter in reader.model.parameters() if parameter.is_floating_point()]
+        return torch.finfo(dtypes[0] if dtypes else torch.get_default_dtype()).eps
+    if not is_finite_scale(eps) or eps < 0:
+        raise InvalidInput(f"{call.who} has eps={eps!r}, and a finite number >= 0 is wanted")
+    return float(eps)
 
 
 def _trains(parameter: Tensor | None) -> bool:

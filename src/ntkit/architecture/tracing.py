@@ -102,6 +102,7 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self.thread = threading.get_ident()
+        self.failed_in: tuple[str, str] | None = None  # (class, path) of the innermost module that could not be traced
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         if threading.get_ident() != self.thread:
@@ -111,7 +112,11 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed_in = self.failed_in or (type(m).__name__, self.path_of_module(m))
+            raise
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         # the record itself does not show it, and a kernel would count parameters that training never moves
@@ -222,15 +227,18 @@ def _record(root: _Whole) -> fx.Graph:
             f"the model's forward must take one input, or one and a mask, got {', '.join(required)}; wrap it in a "
             "module that takes these"
         )
+    tracer = _Tracer()
     try:
         # the caller's own no_grad or inference_mode is none of the model's
         with _recording, torch.inference_mode(False), torch.enable_grad():
-            return _Tracer().trace(root)
+            return tracer.trace(root)
     except UnsupportedLayer:  # a TypeError too, and it says all that is to be said
         raise
     except (TraceError, TypeError, RuntimeError, NotImplementedError, AttributeError, NameError) as error:
+        name, path = tracer.failed_in or (type(root.model).__name__, "model")
+        at = f" at '{path.removeprefix('model').removeprefix('.')}'" if path != "model" else ""
         raise UnsupportedLayer(
-            f"the forward of {type(root.model).__name__} cannot be traced: {error}; write it without branches or "
+            f"the forward of {name}{at} cannot be traced: {error}; write it without branches or "
             "loops on tensor values, or declare the elementwise part with ntkit.infinite.register_activation, or the "
             "layer with ntkit.infinite.register_layer"
         ) from error

@@ -105,7 +105,7 @@ def _admit_leaf(leaf: Any, name: str, dtype: torch.dtype, device: torch.device, 
                 f"{name} must have the model's dtype {dtype}, got {tensor.dtype}; "
                 "convert it, or the model with model.to(x.dtype)"
             )
-    elif not embeds:
+    elif not embeds and tensor.dtype != torch.bool:  # a mask says which tokens are there
         raise InvalidInput(
             f"{name} must be floating point, got {tensor.dtype}: only a model with an nn.Embedding takes "
             f"integers; convert it to {dtype}"

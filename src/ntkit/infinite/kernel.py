@@ -31,7 +31,8 @@ OnTile = Callable[[slice, slice], None]
 class InfiniteKernel:
     """The exact NNGP and NTK of a network in the limit of infinite width.
 
-    nngp(x, x') = lim Cov(f(x), f(x')) at initialisation, ntk(x, x') = lim ⟨∂f(x)/∂θ, ∂f(x')/∂θ⟩, for one output.
+    nngp(x, x') = lim E[f(x) f(x')] at initialisation, ntk(x, x') = lim ⟨∂f(x)/∂θ, ∂f(x')/∂θ⟩, for one output. Behind a
+    linear layer outputs have mean 0, and the nngp is their covariance.
     The kernel reads the model's structure, scales and `requires_grad` once, never its weights; it is immutable, can be
     compared and pickled. A model that returns several tensors has a kernel for each, computed in one pass: where one
     result is named below, a tuple, list or dict of results comes, as the model returns them.
@@ -174,7 +175,7 @@ class InfiniteKernel:
         Args:
             x1: samples as the model takes them, (n, features), (n, channels, height, width), (n, tokens, channels), …,
                 float32 or float64; (n, tokens) whole numbers where the model embeds tokens; a pair of samples and mask
-                (n, tokens), True where a token is there, where its forward takes a mask.
+                (n, tokens), True where a token is there, where its forward takes a mask; samples alone have all.
             x2: other samples; None for x1 with itself, which costs half.
             engine: "numba" (compiled, all cores), "torch" (any device, gradients, float64), or "auto".
             out_dtype: of the results, a dtype of x1's library; None for x1's own. float64 keeps what float32

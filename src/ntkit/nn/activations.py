@@ -114,6 +114,7 @@ class Sin(torch.nn.Module):
 
     def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0):
         super().__init__()
+        _require_finite("Sin", a=a, b=b, c=c)
         self.a, self.b, self.c = float(a), float(b), float(c)
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -140,6 +141,7 @@ class Cos(torch.nn.Module):
 
     def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0):
         super().__init__()
+        _require_finite("Cos", a=a, b=b, c=c)
         self.a, self.b, self.c = float(a), float(b), float(c)
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -165,6 +167,7 @@ class Gaussian(torch.nn.Module):
 
     def __init__(self, a: float = 1.0, b: float = -1.0):
         super().__init__()
+        _require_finite("Gaussian", a=a, b=b)
         self.a, self.b = float(a), float(b)
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

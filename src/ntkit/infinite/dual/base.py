@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial, singledispatch
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ntkit.architecture.specs import Activation
@@ -103,7 +104,7 @@ class ClosedForm:
         """Second moment and, where asked for, mean for variances q (n,)."""
         if self.check is not None:
             self.check(q)
-        return self.variance_of(q), self.mean_of(q) if mean else None
+        return _for_each(q, self.variance_of(q)), _for_each(q, self.mean_of(q)) if mean else None
 
     def samples(self, q: Tensor) -> Samples:
         """Second moment and mean for variances q (n,)."""
@@ -115,6 +116,11 @@ class ClosedForm:
         """Distance after and derivative's covariance for every pair."""
         q1, q2 = (left.q, right.q) if d.ndim == 1 else (left.q[:, None], right.q[None, :])
         return self.distance(q1, q2, d), self.derivative(q1, q2, d) if derivative else None
+
+
+def _for_each(q: Tensor, moment: Tensor | float) -> Tensor:
+    """A moment of every q; a formula may give one number for all, as the mean of an odd function."""
+    return torch.as_tensor(moment, dtype=q.dtype, device=q.device).expand_as(q)
 
 
 def _with_constants(function: Callable[..., Any], constants: tuple[Any, ...], *args: Any) -> Any:

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Spec
-from ntkit.errors import UnsupportedLayer
+from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program, ScaleAndShift
 from ntkit.infinite.rules.values import Block, Kind, Support, Term, Value, covariance_of, single
 
@@ -186,7 +186,13 @@ def compile_network(network: Network) -> Program:
     values: list[Value] = []
     for node in network.nodes:
         builder.path = node.path
-        values.append(rule(node.spec, [values[i] for i in node.inputs], builder))
+        value = rule(node.spec, [values[i] for i in node.inputs], builder)
+        if not isinstance(value, Value):
+            raise InvalidInput(
+                f"the rule of {node.spec.name} at '{node.path}' must return an ntkit.infinite.rules.Value, got "
+                f"{value!r}; return what builder.single gives"
+            )
+        values.append(value)
     outputs: list[int] = []
     for node in network.outputs:
         builder.path = network.nodes[node].path
