@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= study
+SHARED ?= -n 2 --dist worksteal # the tests, shared out over two processes
 
 .PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures break-duals science reproduce doctor clean
 
@@ -35,10 +36,10 @@ smoke: $(VENV)/.run ## the main job at a small size
 	$(BIN)/ntkit study mlp:2x64:relu digits --n-train 100 --n-test 100 --steps 40 --out $(OUT)-smoke --quiet
 
 test: $(VENV)/.dev ## the tests, those over ten seconds left out
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 test-slow: $(VENV)/.dev ## the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SHARED)
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

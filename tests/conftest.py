@@ -4,8 +4,13 @@ from jaxtyping import config, install_import_hook
 
 install_import_hook("ntkit", "beartype.beartype")
 
+import os  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# with several test processes, threads that wait busily would cost the others
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 @pytest.fixture

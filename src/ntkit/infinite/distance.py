@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# of sums of distances: a smaller difference of them is 0, for equal terms may differ by a unit, as between loops with
+# derivatives and without
+ROUNDING = 8 * 2.0**-52
 _CLOSE = 1e-3  # of |x|² + |y|²: above it the product loses at most three digits
 _CLOSE_AT_ONCE = 65536
 _SHORT = 8  # values in a row up to which Σ (x − y)² costs no more than a product and its repair

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ntkit.architecture.windows import OUTSIDE, PoolAxis, WindowAxis
+from ntkit.infinite.distance import ROUNDING
 from ntkit.infinite.placement import Grid
 
 # ---- which pairs of positions an array holds -------------------------------------------------------------------------
@@ -167,11 +168,13 @@ def pool_distance(
         same: which samples are equal; at equal positions their distance is exactly 0.
     """
     (r1, r2), (a1, a2), (m1, m2) = (across(*both, summed) for both in (spreads, weights, means))
-    distance = summed - r1 - r2 + (a1 - a2) * (m1 - m2)
+    spread = r1 + r2
+    distance = summed - spread + (a1 - a2) * (m1 - m2)
+    distance = distance.masked_fill(distance <= ROUNDING * spread, 0.0)
     if summed.ndim == 3:
-        return distance.clamp(min=0).masked_fill(same[:, None], 0.0)
+        return distance.masked_fill(same[:, None], 0.0)
     equal = torch.eye(summed.shape[1], dtype=torch.bool, device=same.device)[None, :, None]
-    return distance.clamp(min=0).masked_fill(same[:, None, :, None] & equal, 0.0)
+    return distance.masked_fill(same[:, None, :, None] & equal, 0.0)
 
 
 # ---- one axis of a grid ----------------------------------------------------------------------------------------------

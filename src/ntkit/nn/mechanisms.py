@@ -17,7 +17,7 @@ MECHANISMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def attention_weights(
-    mechanism: str, scores: Float[Tensor, "*batch p p"], mask: Bool[Tensor, "*batch p"] | None
+    mechanism: str, scores: Float[Tensor, "*batch p p"], mask: Bool[Tensor, "... p"] | None
 ) -> Float[Tensor, "*batch p p"]:
     """How much each token takes of every token that is there.
 

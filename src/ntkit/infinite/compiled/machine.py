@@ -14,11 +14,9 @@ from __future__ import annotations
 from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP
 from ntkit.infinite.compiled.lanes import LANES
+from ntkit.infinite.distance import ROUNDING
 
 STRIP_ROWS = STRIP // LANES
-ROUNDING = (
-    8 * 2.0**-52
-)  # of sums of distances, whose terms may differ by a unit between loops with derivatives and without
 # rows of the accumulator; slices lie from WORK on
 R1, R2, D, T, WORK = 0, STRIP_ROWS, 2 * STRIP_ROWS, 3 * STRIP_ROWS, 4 * STRIP_ROWS
 

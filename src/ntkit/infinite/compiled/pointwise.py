@@ -15,6 +15,7 @@ from ntkit.infinite.compiled import cache, lanes
 from ntkit.infinite.compiled.duals import STRIP, loop_source, strip_loop
 from ntkit.infinite.compiled.machine import OPTIONS
 from ntkit.infinite.compiled.runner import aligned_zeros
+from ntkit.infinite.distance import ROUNDING
 from ntkit.infinite.dual import ClosedForm
 
 
@@ -61,12 +62,13 @@ def affine_rows(numbers, q1, q2, d_in, t_in, d, t):
 
 @cache.kept(**OPTIONS)
 def mixed_rows(spread1, spread2, total1, total2, mean1, mean2, d):
-    """D of sums over positions from the sums of D: max(D − r − r' + (A − A')(m − m'), 0), in place."""
+    """D of sums over positions from the sums of D: D − r − r' + (A − A')(m − m'), in place."""
     for i in range(d.shape[0]):
         row = d[i]
         for k in range(d.shape[1]):
-            value = row[k] - spread1[i] - spread2[k] + (total1[i] - total2[k]) * (mean1[i] - mean2[k])
-            row[k] = max(value, 0.0)
+            spread = spread1[i] + spread2[k]
+            value = row[k] - spread + (total1[i] - total2[k]) * (mean1[i] - mean2[k])
+            row[k] = value if value > ROUNDING * spread else 0.0
 
 
 def fits(*arrays: Tensor | None) -> bool:
