@@ -207,7 +207,7 @@ def test_adaptive_matrices_are_what_torch_does_to_one_hot_inputs(n, out):
 @pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-5])
 @pytest.mark.parametrize("head", ["mean", "flat"])
 def test_near_duplicates_keep_their_distance_through_pools(gap, head):
-    """sign gives 1 − K = 2 θ/π, so its kernel shows the distance; a pool may lose some twenty roundings of q, 4e-15/gap² of D."""
+    """sign gives 1 − K = 2 θ/π, which shows the distance; pools may lose twenty roundings of q, 4e-15/gap² of D."""
 
     def network(b, x):
         h = b.pool(b.act(b.conv(b.pool(b.act(b.conv(x, 3, padding=1)), kernel=2), 3, padding=1)), kernel=2)
