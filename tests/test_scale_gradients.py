@@ -432,3 +432,19 @@ def test_scales_and_samples_may_be_on_different_devices():
         found.append(w.grad.cpu())
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("which", ["nngp", "ntk"])
+def test_a_bias_alone_may_have_gradients_where_positions_meet(which):
+    """Distances do not depend on it, so that they have no gradients where second moments have."""
+    pool = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(conv(2, 8, padding=1), nn.ReLU(), conv(8, 8, padding=1), pool, linear(8, 1))
+    x, y = data(3, 2, 4, 4), data(2, 2, 4, 4, seed=1)
+
+    def total(b_std):
+        kernel = InfiniteKernel(model).with_hyperparameters({"0": {"b_std": b_std}})
+        return getattr(kernel, which)(x, y, engine="torch").sum()
+
+    b_std = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(total(b_std), b_std)
+    assert float(slope) == pytest.approx(float(total(0.2 + 1e-5) - total(0.2 - 1e-5)) / 2e-5, rel=1e-6)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ntkit.architecture.sequence_specs import MaskedFill, MaskedMean, SelfAttention
 from ntkit.architecture.specs import Input, Spec, Weighted
 
 Structure = Literal["tensor", "tuple", "list"] | tuple[Any, ...]
@@ -43,8 +42,7 @@ class Network:
     @property
     def takes_mask(self) -> bool:
         """Whether a layer reads which tokens are there."""
-        masked = (isinstance(node.spec, (MaskedMean, MaskedFill)) for node in self.nodes)
-        return any(masked) or any(isinstance(n.spec, SelfAttention) and n.spec.masked for n in self.nodes)
+        return any(node.spec.reads_mask for node in self.nodes)
 
     @property
     def takes_tokens(self) -> bool:

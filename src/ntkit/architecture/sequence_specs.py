@@ -83,12 +83,27 @@ class SelfAttention(Weighted):
         """Channels of the input."""
         return self.in_channels
 
+    @property
+    def reads_mask(self) -> bool:
+        """Where it leaves out tokens."""
+        return self.masked
+
 
 @dataclass(frozen=True)
 class MaskedMean(Spec):
     """The mean over the positions that the mask leaves."""
 
+    @property
+    def reads_mask(self) -> bool:
+        """Always."""
+        return True
+
 
 @dataclass(frozen=True)
 class MaskedFill(Spec):
     """0 at positions that the mask does not leave."""
+
+    @property
+    def reads_mask(self) -> bool:
+        """Always."""
+        return True

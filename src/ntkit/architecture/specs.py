@@ -34,6 +34,11 @@ class Spec:
         """Whether two of it are two layers, however equal: it has parameters or chance of its own."""
         return False
 
+    @property
+    def reads_mask(self) -> bool:
+        """Whether it is told which tokens are there."""
+        return False
+
 
 @dataclass(frozen=True)
 class Input(Spec):

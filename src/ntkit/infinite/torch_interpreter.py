@@ -166,14 +166,17 @@ class TorchInterpreter:
             return [(nngp if want_nngp else None, ntk) for nngp, ntk in whole]
         results = [_empty(n, m, x1, want_nngp, want_ntk) for _ in self.program.outputs]
 
+        on_cpu = x1.device.type == "cpu"
+
         def compute(block: tuple[slice, slice]) -> None:
             rows, columns = block
-            found = self.pairs(Pairing(left[rows], right[columns]), want_ntk)
+            pairing = Pairing(left[rows], right[columns], compiled=on_cpu and x1.dtype == torch.float64)
+            found = self.pairs(pairing, want_ntk)
             for result, part in zip(results, found, strict=True):
                 _store(result, part, rows, columns, x2 is None)
 
         blocks = _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None)
-        if x1.device.type == "cpu":  # blocks side by side, each in a thread's own cache
+        if on_cpu:  # blocks side by side, each in a thread's own cache
             run_jobs(blocks, lambda: compute, with_torch=True)
         else:
             for block in blocks:

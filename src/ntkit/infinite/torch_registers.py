@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,10 +83,12 @@ class Pairing:
     Args:
         left: first samples.
         right: second samples; None for each sample with itself.
+        compiled: whether compiled loops may do steps: on the CPU, in float64, and without gradients in anything.
     """
 
     left: Side
     right: Side | None
+    compiled: bool = False
 
     @cached_property
     def same(self) -> Bool[Tensor, "n m"]:
@@ -94,43 +97,33 @@ class Pairing:
             return torch.ones_like(self.left.identity, dtype=torch.bool)[:, None]
         return self.left.identity[:, None] == self.right.identity[None, :]
 
+    def held(self, register: int, what: str) -> tuple[Any, Any]:
+        """What both sides hold of a register, by its name in `Moments`."""
+        one, two = (getattr(side.registers[register], what) for side in self.sides)
+        assert one is not None
+        assert two is not None
+        return one, two
+
     def second(self, register: int) -> tuple[Tensor, Tensor]:
         """Second moments of both sides, to broadcast over equal positions."""
-        return self.across(*(side.registers[register].second for side in self.sides))
-
-    def seconds(self, register: int) -> tuple[Tensor, Tensor]:
-        """Second moments of both sides, (n, p) and (m, p)."""
-        one, two = (side.registers[register].second for side in self.sides)
-        return one, two
+        return self.across(*self.held(register, "second"))
 
     def means(self, register: int) -> tuple[Tensor, Tensor]:
         """Means of both sides."""
         return self.across(*(mean_of(side, register) for side in self.sides))
 
-    def spreads_of(self, register: int) -> tuple[Tensor, Tensor]:
-        """Spreads of both sides, (n, p) and (m, p)."""
-        one, two = (side.registers[register].spread for side in self.sides)
-        assert one is not None
-        assert two is not None
-        return one, two
-
     def spreads(self, register: int) -> tuple[Tensor, Tensor]:
-        """Spreads of both sides, to broadcast over equal positions."""
-        return self.across(*self.spreads_of(register))
+        """Spreads of both sides."""
+        return self.across(*self.held(register, "spread"))
 
     def scale_second(self, register: int) -> tuple[Tensor, Tensor]:
         """Second moments of x σ'(x) of both sides."""
-        one, two = (side.registers[register] for side in self.sides)
-        assert one.scale_tables is not None
-        assert two.scale_tables is not None
-        return self.across(one.scale_tables.variance.view_as(one.second), two.scale_tables.variance.view_as(two.second))
+        tables, like = self.held(register, "scale_tables"), self.held(register, "second")
+        return self.across(*(t.variance.view_as(q) for t, q in zip(tables, like, strict=True)))
 
     def norms(self, register: int) -> tuple[Tensor, Tensor]:
         """What a normalisation layer divides both sides by."""
-        one, two = (side.registers[register].norm for side in self.sides)
-        assert one is not None
-        assert two is not None
-        return self.across(one, two)
+        return self.across(*self.held(register, "norm"))
 
     def kept(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Which tokens of both sides are there, as 0 and 1."""
@@ -138,19 +131,6 @@ class Pairing:
         assert one is not None
         assert two is not None
         return self.across(one.to(like), two.to(like))
-
-    def weights(self, register: int) -> tuple[Tensor, Tensor]:
-        """Weights of each sample's own with which both sides mix positions."""
-        one, two = (side.registers[register].weights for side in self.sides)
-        assert one is not None
-        assert two is not None
-        return one, two
-
-    def itself(self, register: int) -> Float[Tensor, "n p p"]:
-        """Squared distances within each sample of the first side."""
-        found = self.left.registers[register].itself
-        assert found is not None
-        return found
 
     def covariance(self, register: int, distance: Tensor) -> Tensor:
         """s = (q + q' − D)/2."""

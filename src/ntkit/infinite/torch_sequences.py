@@ -38,8 +38,8 @@ def _(op: ops.MaskedMean, side: Side, place: Place, registers: Mapping[int, Regi
 
 def _covariances(side: Side, register: int, registers: Mapping[int, Register]) -> Float[Tensor, "n p p"]:
     """Between all positions of each sample."""
-    q = side.registers[register].second
-    return (q[:, :, None] + q[:, None, :] - registers[register].laid_out(False).distance[:, :, 0]) / 2
+    distance = registers[register].laid_out(False).distance
+    return Pairing(side, None).covariance(register, distance)[:, :, 0]
 
 
 def _mixed_alone(weights: Float[Tensor, "n q p"], op: ops.Mix, side: Side, registers: Mapping[int, Register]) -> Within:
@@ -63,7 +63,7 @@ def _distances_alone(weights: Float[Tensor, "n q p"], covariance: Float[Tensor, 
             gap = weights[sample, rows] - weights[sample, columns]
             exact = ((gap @ covariance[sample]) * gap).sum(1).clamp(min=0)
             correction[sample, rows, columns] = exact - rough[sample, rows, columns]
-    return torch.where(correction == -rough, 0.0, rough + correction)
+    return rough + correction
 
 
 @moments.register
@@ -78,17 +78,17 @@ def _(op: ops.Mix, side: Side, place: Place, found: Within | None) -> Moments:
 
 @pair_step.register
 def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
-    weights, before = pairing.weights(place.register), registers[op.source].laid_out(False)
+    weights, before = pairing.held(place.register, "weights"), registers[op.source].laid_out(False)
     alone = pairing.right is None
     ntk = None if before.ntk is None else _mixed(before.ntk, weights, alone, place.diagonal)
-    itself = pairing.itself(place.register)[:, :, None]
+    itself = pairing.held(place.register, "itself")[0][:, :, None]
     if alone:
         return Register(positions.equal_positions(itself) if place.diagonal else itself, ntk)
     totals = tuple(w.sum(2) for w in weights)
-    means = tuple((w @ q[..., None])[..., 0] for w, q in zip(weights, pairing.seconds(op.source), strict=True))
-    spreads = pairing.spreads_of(place.register)
+    means = tuple((w @ q[..., None])[..., 0] for w, q in zip(weights, pairing.held(op.source, "second"), strict=True))
+    spreads = pairing.held(place.register, "spread")
     distance = _mixed(before.distance, weights, alone, place.diagonal)
-    if loops := compiled_loops(pairing, Register(distance, None)):
+    if loops := compiled_loops(pairing, distance):
         distance = loops.mixed(distance, spreads, totals, means)
     else:
         a, m, r = (pairing.across(*both) for both in (totals, means, spreads))
@@ -157,9 +157,7 @@ def _(op: ops.EmbedTokens, side: Side, place: Place, found: Within | None) -> Mo
 def _(
     op: ops.EmbedTokens, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool
 ) -> Register:
-    tokens = [side.registers[place.register].data for side in pairing.sides]
-    assert tokens[0] is not None
-    assert tokens[1] is not None
+    tokens = pairing.held(place.register, "data")
     shape = tokens[0] if place.diagonal else tokens[0][..., None]
     one, two = positions.across(*pairing.across(tokens[0][..., 0], tokens[1][..., 0]), shape)
     q1, q2 = positions.across(*pairing.second(place.register), shape)

@@ -6,7 +6,7 @@ pairs of positions, (n, p, m, p'), or only equal ones, (n, p, m), as the placeme
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -124,13 +124,13 @@ def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register])
     return Within(pooled(op, place, registers[op.source]).laid_out(True).distance[:, :, 0] / 2)
 
 
-def compiled_loops(pairing: Pairing, before: Register) -> Any:
+def compiled_loops(pairing: Pairing, pairs: Tensor) -> Any:
     """The compiled loops of full pairs of positions where they can do a step; None where torch must."""
-    if before.distance.ndim != 4 or pairing.right is None or before.distance.device.type != "cpu":
+    if not pairing.compiled or pairs.ndim != 4:
         return None
     from ntkit.infinite.compiled import pointwise  # numba is loaded where it is used
 
-    return pointwise if pointwise.fits(before.distance, before.ntk) else None
+    return pointwise
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def _(op: ops.Read, pairing: Pairing, place: Place, registers: Mapping[int, Regi
 @pair_step.register
 def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
     before = registers[op.source].laid_out(place.diagonal)
-    if not op.requires_grad and (loops := compiled_loops(pairing, before)):
+    if loops := compiled_loops(pairing, before.distance):
         w, _, *rates = op.numbers
-        return Register(*loops.affine((w, *rates), pairing.seconds(op.source), before.distance, before.ntk))
+        return Register(*loops.affine((w, *rates), pairing.held(op.source, "second"), before.distance, before.ntk))
     ntk = None
     if before.ntk is not None:
         ntk = op.weight_variance * before.ntk + op.bias_rate
@@ -180,14 +180,15 @@ def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Re
 def _(op: ops.Dual, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
     before = registers[op.source].laid_out(place.diagonal)
     assert place.dual is not None
-    if isinstance(place.dual, duals.ClosedForm) and op.scale is None and (loops := compiled_loops(pairing, before)):
-        return Register(*loops.dual(place.dual, pairing.seconds(op.source), before.distance, before.ntk))
     if isinstance(place.dual, duals.ClosedForm):
+        loops = compiled_loops(pairing, before.distance)
+        if loops and op.scale is None:
+            return Register(*loops.dual(place.dual, pairing.held(op.source, "second"), before.distance, before.ntk))
         q1, q2 = positions.across(*pairing.second(op.source), before.distance)
         distance = place.dual.distance(q1, q2, before.distance)
         derivative = place.dual.derivative(q1, q2, before.distance) if before.ntk is not None else None
     else:
-        tables = [side.registers[place.register].tables for side in pairing.sides]
+        tables = pairing.held(place.register, "tables")
         distance, derivative = _dual_of_tables(
             place.dual, tables, before, pairing.right is None, before.ntk is not None
         )
@@ -207,7 +208,7 @@ def _of_scale(op: ops.Dual, pairing: Pairing, place: Place, before: Register) ->
             f"{op.activation.name} at '{op.path}' reads what a normalisation layer scales by trained numbers, and "
             "it has no rule for their part of the tangent kernel; freeze them with requires_grad_(False)"
         )
-    tables = [side.registers[place.register].scale_tables for side in pairing.sides]
+    tables = pairing.held(place.register, "scale_tables")
     distance, _ = _dual_of_tables(place.scale_dual, tables, before, pairing.right is None, False)
     v1, v2 = positions.across(*pairing.scale_second(place.register), distance)
     return (v1 + v2 - distance) / 2
@@ -332,7 +333,7 @@ def sum_of(weights: tuple[float, ...], parts: list[Tensor]) -> Tensor:
 
 
 def _dual_of_tables(
-    dual: duals.Dual, tables: Sequence[duals.Samples | None], before: Register, alone: bool, want: bool
+    dual: duals.Dual, tables: tuple[duals.Samples, duals.Samples], before: Register, alone: bool, want: bool
 ) -> tuple[Tensor, Tensor | None]:
     """A dual that has tables for each sample and position takes matrices of pairs, one after another.
 
@@ -344,8 +345,6 @@ def _dual_of_tables(
         want: whether the derivative is wanted.
     """
     left, right = tables
-    assert left is not None
-    assert right is not None
     d = before.distance
     n, p, m = d.shape[:3]
     if alone and d.ndim == 3:  # each position of each sample with itself, in line

@@ -17,9 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ntkit.errors import InvalidInput
-from ntkit.nn.layers import _check_scales, _check_sizes
 from ntkit.nn.mechanisms import MECHANISMS, attention_weights
-from ntkit.nn.scale import is_finite_scale
+from ntkit.nn.scale import check_scales, check_sizes, is_finite_scale
 
 
 class SelfAttention(torch.nn.Module):
@@ -73,12 +72,12 @@ class SelfAttention(torch.nn.Module):
     ):
         super().__init__()
         name = "ntkit.nn.SelfAttention"
-        _check_sizes(name, in_channels=in_channels, out_channels=out_channels, heads=heads)
+        check_sizes(name, in_channels=in_channels, out_channels=out_channels, heads=heads)
         each = max(1, out_channels // heads)
         keys, values = (each if n is None else n for n in (key_channels, value_channels))
         key_in_channels = in_channels if key_in_channels is None else key_in_channels
-        _check_sizes(name, key_channels=keys, value_channels=values, key_in_channels=key_in_channels)
-        _check_scales(name, w_std, b_std)
+        check_sizes(name, key_channels=keys, value_channels=values, key_in_channels=key_in_channels)
+        check_scales(name, w_std, b_std)
         if mechanism not in MECHANISMS:
             raise InvalidInput(f"{name}: mechanism must be one of {', '.join(MECHANISMS)}, got {mechanism!r}")
         if not is_finite_scale(score_scale):

@@ -8,7 +8,6 @@ Reference: Jacot, Gabriel & Hongler 2018, section 2.
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,22 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ntkit.errors import InvalidInput
-from ntkit.nn.scale import is_finite_scale
-
-
-def _check_scales(layer: str, w_std: float, b_std: float) -> None:
-    for name, value in (("w_std", w_std), ("b_std", b_std)):
-        if not (is_finite_scale(value) and value >= 0):
-            raise InvalidInput(
-                f"{layer}: {name} must be a finite number >= 0, got {value!r}; its square must be finite too"
-            )
-
-
-def _check_sizes(layer: str, **sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise InvalidInput(f"{layer}: {name} must be a whole number from 1, got {value!r}")
+from ntkit.nn.scale import check_scales, check_sizes
 
 
 def _draw_normal(layer: torch.nn.Linear | torch.nn.modules.conv._ConvNd) -> None:
@@ -72,8 +56,8 @@ class Linear(torch.nn.Linear):
         device: Any = None,
         dtype: Any = None,
     ):
-        _check_sizes("ntkit.nn.Linear", in_features=in_features, out_features=out_features)
-        _check_scales("ntkit.nn.Linear", w_std, b_std)
+        check_sizes("ntkit.nn.Linear", in_features=in_features, out_features=out_features)
+        check_scales("ntkit.nn.Linear", w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         super().__init__(in_features, out_features, bias=b_std != 0, device=device, dtype=dtype)
 
@@ -114,8 +98,8 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
         **kwargs: Any,
     ):
         name = f"ntkit.nn.{type(self).__name__}"
-        _check_sizes(name, in_channels=in_channels, out_channels=out_channels)
-        _check_scales(name, w_std, b_std)
+        check_sizes(name, in_channels=in_channels, out_channels=out_channels)
+        check_scales(name, w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         sizes: Any = (in_channels, out_channels, kernel_size)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ntkit.errors import InvalidInput
-from ntkit.nn.layers import _check_scales, _check_sizes
+from ntkit.nn.scale import check_scales, check_sizes
 
 
 class Embedding(torch.nn.Embedding):
@@ -31,8 +31,8 @@ class Embedding(torch.nn.Embedding):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, w_std: float = 1.0, **kwargs: Any):
-        _check_sizes("ntkit.nn.Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        _check_scales("ntkit.nn.Embedding", w_std, 0.0)
+        check_sizes("ntkit.nn.Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_scales("ntkit.nn.Embedding", w_std, 0.0)
         self.w_std = float(w_std)
         super().__init__(num_embeddings, embedding_dim, **kwargs)
 
@@ -81,8 +81,8 @@ class PositionalEmbedding(torch.nn.Module):
         super().__init__()
         name = "ntkit.nn.PositionalEmbedding"
         self.positions = (positions,) if isinstance(positions, int) else tuple(positions)
-        _check_sizes(name, channels=channels, **{f"positions[{k}]": n for k, n in enumerate(self.positions)})
-        _check_scales(name, w_std, 0.0)
+        check_sizes(name, channels=channels, **{f"positions[{k}]": n for k, n in enumerate(self.positions)})
+        check_scales(name, w_std, 0.0)
         if not 0 <= correlation_length < math.inf:
             raise InvalidInput(f"{name}: correlation_length must be a finite number >= 0, got {correlation_length!r}")
         self.channels, self.w_std, self.concatenate = channels, float(w_std), bool(concatenate)

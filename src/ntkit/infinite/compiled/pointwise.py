@@ -71,13 +71,6 @@ def mixed_rows(spread1, spread2, total1, total2, mean1, mean2, d):
             row[k] = value if value > ROUNDING * spread else 0.0
 
 
-def fits(*arrays: Tensor | None) -> bool:
-    """Whether arrays of full pairs can be computed here: on the CPU, in float64, without gradients."""
-    given = [array for array in arrays if array is not None]
-    plain = all(a.device.type == "cpu" and a.dtype == torch.float64 and not a.requires_grad for a in given)
-    return plain and given[0].ndim == 4
-
-
 def dual(
     form: ClosedForm, second: tuple[Tensor, Tensor], distance: Tensor, ntk: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -110,7 +103,7 @@ def mixed(
     summed: Tensor, spreads: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor], means: tuple[Tensor, Tensor]
 ) -> Tensor:
     """D of sums over positions; see `torch_positions.pool_distance`. Each pair is (n, p) and (m, p)."""
-    d = np.ascontiguousarray(summed.numpy()).reshape(summed.shape[0] * summed.shape[1], -1)
+    d = _matrix(summed)
     mixed_rows(*map(_vector, (*spreads, *totals, *means)), d)
     return _like(d, summed)
 

@@ -64,7 +64,7 @@ def _require_limit_of_groups(spec: Conv, value: Value, builder: Builder) -> None
             f"{who} is depthwise: an output sums over the window of one channel alone, which is no mean over many and "
             "has no Gaussian limit; use groups=1, or groups that grow in width"
         )
-    if any(term.kind == "input" for term in value.terms):
+    if value.holds_data:
         raise UnsupportedLayer(
             f"{who} reads the data, whose channels differ from group to group, so that outputs have no common kernel; "
             "use groups=1 in the first layer"

@@ -34,7 +34,7 @@ def normalization(spec: Normalization, inputs: list[Value], builder: Builder) ->
 
 def _require_limit(spec: Normalization, value: Value, builder: Builder) -> None:
     who = f"{spec.name} at '{builder.path}'"
-    if any(term.kind == "input" for term in value.terms):
+    if value.holds_data:
         raise UnsupportedLayer(
             f"{who} reads the data, whose mean square over few features is no limit; normalise the data before, or put "
             "a linear layer between"

@@ -46,7 +46,7 @@ def pool(spec: Pool, inputs: list[Value], builder: Builder) -> Value:
 def dropout(spec: Dropout, inputs: list[Value], builder: Builder) -> Value:
     """Dropout in training; a sample's copies, samples of equal values, have the same mask."""
     (value,) = inputs
-    if any(term.kind == "input" for term in value.terms):
+    if value.holds_data:
         raise UnsupportedLayer(
             f"{spec.name} at '{builder.path}' drops parts of the data, of which there are few, so there is no limit; "
             "drop behind a layer"
@@ -92,7 +92,7 @@ def product(spec: Product, inputs: list[Value], builder: Builder) -> Value:
     if any(len(value.blocks) > 1 for value in inputs):
         raise UnsupportedLayer(f"{who} reads channels of different layers side by side; multiply each part alone")
     one, two = (value.blocks[0] for value in inputs)
-    if any(term.kind == "input" for value in inputs for term in value.terms):
+    if any(value.holds_data for value in inputs):
         raise UnsupportedLayer(
             f"{who} multiplies the data, whose few features differ, so that there is no limit; put a linear layer on "
             "both branches"

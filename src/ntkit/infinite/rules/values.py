@@ -100,6 +100,11 @@ class Value:
         """Channels of affine layers that it is a function of."""
         return frozenset().union(*(block.support for block in self.blocks))
 
+    @property
+    def holds_data(self) -> bool:
+        """Whether a summand is the data, whose channels are few and differ."""
+        return any(term.kind == "input" for term in self.terms)
+
     def mapped(self, function: Callable[[Term], Term]) -> Value:
         """Every term replaced."""
         return Value(tuple(replace(b, terms=tuple((function(term), c) for term, c in b.terms)) for b in self.blocks))
