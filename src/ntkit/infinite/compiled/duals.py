@@ -9,6 +9,7 @@ samples' roots, taken once, √(q1 q2) and (√q1 − √q2)² are a product and
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +17,13 @@ import numba
 import numpy as np
 from numba import types
 
+from ntkit.infinite import program as ops
 from ntkit.infinite.compiled import cache
 from ntkit.infinite.compiled.elementary import elementary
 from ntkit.infinite.dual import ClosedForm
 from ntkit.infinite.dual.symbols import Recording, Symbol
+
+AddressOf = Callable[[int, bool, str], int]  # (register of a dual, with derivative, dtype) -> address of its loop
 
 STRIP = 1024  # numbers in a row; four rows in float32 fill a third of a first-level cache
 
@@ -100,3 +104,14 @@ def strip_loop(source: str, dtype: str) -> Any:
     scope: dict[str, Any] = {"carray": numba.carray, "number": number, "inf": float("inf"), **elementary(dtype)}
     signature = types.void(types.CPointer(kind), types.intp)
     return cache.callback(source, "strip_loop", scope, signature, fastmath={"contract"}, error_model="numpy")
+
+
+def loops_of(program: ops.Program, duals: Mapping[int, ClosedForm]) -> AddressOf:
+    """Where the compiled loops of a program's duals lie, {register: dual}."""
+
+    def address(register: int, derivative: bool, dtype: str) -> int:
+        op = program.instructions[register]
+        scale = derivative and isinstance(op, ops.Dual) and op.scale is not None
+        return strip_loop(loop_source(duals[register], derivative, scale), dtype).address
+
+    return address

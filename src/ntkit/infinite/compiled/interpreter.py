@@ -11,7 +11,7 @@ import numpy as np
 
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
-from ntkit.infinite.compiled.duals import loop_source, strip_loop
+from ntkit.infinite.compiled.duals import loops_of
 from ntkit.infinite.compiled.pairs import Block, Pairs
 from ntkit.infinite.compiled.spatial import Spatial
 from ntkit.infinite.compiled.states import StateBuilder, States
@@ -58,18 +58,14 @@ class CompiledInterpreter:
                 self.duals[i] = dual
         if not all(dual.safe_in_single for dual in self.duals.values()):
             dtype = np.dtype(np.float64)
+        address_of = loops_of(placement.program, self.duals)
         self.spatial: Spatial | None = None
         if any(placement.positions(i) > 1 for i in range(len(placement.program.instructions))):
-            self.spatial = Spatial(placement, dtype, with_ntk, self._address)
-        self.pairs = Pairs(placement, dtype, with_ntk, self._address)
+            self.spatial = Spatial(placement, dtype, with_ntk, address_of)
+        self.pairs = Pairs(placement, dtype, with_ntk, address_of)
         layouts = {"pairs": self.pairs.layout, **(self.spatial.layouts if self.spatial is not None else {})}
         near = None if self.spatial is None else self.spatial.near
         self.states = StateBuilder(placement, self.duals, near, layouts).build
-
-    def _address(self, register: int, derivative: bool, dtype: str) -> int:
-        op = self.placement.program.instructions[register]
-        scale = derivative and isinstance(op, ops.Dual) and op.scale is not None
-        return strip_loop(loop_source(self.duals[register], derivative, scale), dtype).address
 
     def matrix(self, x1: np.ndarray, x2: np.ndarray | None, results: Results, on_tile: OnTile | None) -> None:
         """Fills `results`.
@@ -107,7 +103,7 @@ class CompiledInterpreter:
 
     def _state_bytes(self, x: np.ndarray) -> int:
         """Bytes that are kept of a sample."""
-        width = self.pairs.planes.width + x[0].size
+        width = self.pairs.layout.planes.width + x[0].size
         if self.spatial is not None:
             width += sum(2 * runner.schedule.planes.width for runner in self.spatial.runners)
         return 8 * width

@@ -14,7 +14,7 @@ from ntkit.infinite.compiled.lanes import LANES
 from ntkit.infinite.compiled.machine import INNER, OPTIONS, R1, R2, STRIP_ROWS, D, T
 from ntkit.infinite.compiled.machine import WORK as REGISTERS
 
-DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT, TIMES = range(12)
+DATA, ROOT, LOAD, STORE, ROOTS, AFFINE, DUAL, ADD, SCALE, MEANS, OUTPUT, TIMES, KEEP = range(13)
 CLOSE = np.float32(1e-3)  # of q1 + q2: a smaller squared distance is taken from the data themselves
 _R2, _D, _T = STRIP, 2 * STRIP, 3 * STRIP
 # whole numbers would make float64 of float32
@@ -74,12 +74,16 @@ def read_data(work, products, column, x, y, i, first, n, q1, q2, r1, r2, same, e
 
 
 @cache.kept(**INNER)
-def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same, roots, nngp, ntk, row, column, exact):
+def run_strip(
+    work, ops, numbers, i, first, n, left, right, products, x, y, same, distances, tangents, nngp, ntk, row, column,
+    exact,
+):  # fmt: skip
     """Takes the pairs of left sample i with n right samples through all operations.
 
     Columns of an operation: code; what it reads or writes; a second such place; whether T comes in, whether T goes out.
-    left: quantities of left samples, (samples, columns); right: of right samples, (columns, samples). row, column: of
-    the first pair in the block that products and results hold.
+    left: quantities of left samples, (samples, columns); right: of right samples, (columns, samples). distances,
+    tangents: D and T of what is given, (roots, samples, samples). nngp, ntk: results, where KEEP puts D and T. row,
+    column: of the first pair in the block that products and results hold.
     """
     rows, delicate = (n + LANES - 1) // LANES, 0
     for o in range(len(ops)):
@@ -92,10 +96,13 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
                 row_of = products[row]
                 delicate += read_data(work, row_of, column, x, y, i, first, n, q1, right[a], r1, right[b], same, exact)
         elif code == ROOT:
-            d, t = roots[a, 0, i, first : first + n], roots[a, 1, i, first : first + n]
+            d = distances[a, i, first : first + n]
             for k in range(n):
                 work[_D + k] = d[k]
-                work[_T + k] = t[k]
+            if t_in:
+                t = tangents[a, i, first : first + n]
+                for k in range(n):
+                    work[_T + k] = t[k]
         elif code == LOAD:
             for r in range(rows):
                 lanes.copy_row(work, D + r, work, (place + r,), u)
@@ -155,11 +162,21 @@ def run_strip(work, ops, numbers, i, first, n, left, right, products, x, y, same
                 target = ntk[a, row, column : column + n]
                 for k in range(n):
                     target[k] = work[_T + k] if t_in else 0.0
+        elif code == KEEP:
+            target = nngp[a, row, column : column + n]
+            for k in range(n):
+                target[k] = work[_D + k]
+            if ntk.shape[0] > 0:
+                target = ntk[a, row, column : column + n]
+                for k in range(n):
+                    target[k] = work[_T + k] if t_in else 0.0
     return delicate
 
 
 @cache.kept(**OPTIONS)
-def run_block(work, ops, numbers, rows, columns, diagonal, left, right, products, x, y, roots, nngp, ntk, exact):
+def run_block(
+    work, ops, numbers, rows, columns, diagonal, left, right, products, x, y, distances, tangents, nngp, ntk, exact
+):
     """A block of pairs: rows (from, to) and at most `STRIP` columns (from, to); of a symmetric one the upper half.
 
     diagonal: column of row 0's own sample, or −1 where the two sides are different samples. Gives the number of
@@ -174,7 +191,7 @@ def run_block(work, ops, numbers, rows, columns, diagonal, left, right, products
         n = columns[1] - begin
         if n > 0:
             delicate += run_strip(
-                work, ops, numbers, i, begin, n, left, right, products, x, y, same, roots, nngp, ntk, i - rows[0],
+                work, ops, numbers, i, begin, n, left, right, products, x, y, same, distances, tangents, nngp, ntk, i - rows[0],
                 begin - columns[0], exact,
             )  # fmt: skip
     return delicate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from ntkit.infinite.compiled.diagonal import DiagonalRunner, fits
+from ntkit.infinite.compiled.duals import AddressOf
 from ntkit.infinite.compiled.pooling import finish_stage, spread_pools
 from ntkit.infinite.compiled.runner import AfterStage, Group, Runner
 from ntkit.infinite.compiled.schedule import Schedule
@@ -14,9 +15,6 @@ from ntkit.infinite.compiled.stage import Stage
 from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.distance import ROUNDING
 from ntkit.infinite.placement import Offsets, Placement, only_offset_zero
-
-AddressOf = Callable[[int, bool, str], int]  # (register of a dual, with derivative, dtype) -> address of its loop
-
 
 class Spatial:
     """The part of a placed program that has positions.
