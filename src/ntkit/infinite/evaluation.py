@@ -202,7 +202,9 @@ def _with_torch(
     if _has_positions(placement) and not kernel.network.takes_tokens:
         inputs.check_image_scales([one] if two is None else [one, two])
     second = None if two is None else two.double()
-    pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted, masks)
+    samples = [one] if two is None else [one, two]
+    single = inputs.arithmetic(samples, _has_positions(placement)) == torch.float32
+    pairs = interpreter.matrix(one.double(), second, "nngp" in wanted, "ntk" in wanted, masks, single)
     results = [tuple(None if k is None else k.to(dtype) for k in pair) for pair in pairs]
     for result in (k for pair in results for k in pair if k is not None):
         inputs.require_finite(result)

@@ -7,7 +7,9 @@ diagonal are computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,17 +22,25 @@ from ntkit.infinite import program as ops
 from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
 from ntkit.infinite.compiled.threads import run_jobs
 from ntkit.infinite.placement import Placement
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
-from ntkit.infinite.torch_steps import moments, pair_step, within
+from ntkit.infinite.torch_mixing import MIXING, LostInSingle, mixed_moments, within
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Precision, Register, Side, Within
+from ntkit.infinite.torch_steps import moments, pair_step
 
 _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache
 _ITSELF_ENTRIES = 4 * 1024 * 1024  # of samples with themselves, whose arrays are kept from pool to pool
 _ARRAYS = 12  # of one register's size, alive at the same time
 _ARRAYS_KEPT = 4  # by the graph, of each register, where gradients are wanted
 
-_MIXING = (ops.Pool, ops.Mix)  # they need the pairs of each sample with itself
-
 Result = tuple[Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Instructions from one to another, inclusive, and what executes them: (pairs, registers) -> new registers."""
+
+    first: int
+    last: int
+    run: Callable[[Pairing, Mapping[int, Register]], dict[int, Register]]
 
 
 class TorchInterpreter:
@@ -55,6 +65,8 @@ class TorchInterpreter:
             placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
         ]
         self.before_mixing = _ancestors_of_mixing(program)
+        self.placement = placement
+        self._steps: dict[tuple[bool, bool], list[_Step]] = {}
 
     def _place(self, i: int, op: ops.Instruction, placement: Placement) -> Place:
         grid, dual = placement.grids[op.sources[0] if op.sources else i], self.duals.get(i)
@@ -62,6 +74,17 @@ class TorchInterpreter:
         if isinstance(op, ops.Dual) and op.scale is not None and isinstance(dual, duals.Series):
             scale_dual = dual.of_scale()
         return Place(i, grid, placement.is_diagonal(i), dual, scale_dual)
+
+    @functools.cached_property
+    def safe_in_single(self) -> bool:
+        """Whether float32 loops are worth their while, and lose no more than rounding does.
+
+        Attention gains. Its weights must be those of a mean: others grow with the tokens, and their sums cancel.
+        """
+        mixes = [op for op in self.program.instructions if isinstance(op, ops.Mix)]
+        means = all(not isinstance(op, ops.Attend) or op.mechanism == "softmax" for op in mixes)
+        closed = all(isinstance(dual, duals.ClosedForm) and dual.safe_in_single for dual in self.duals.values())
+        return bool(mixes) and means and closed
 
     # ---- samples -----------------------------------------------------------------------------------------------
 
@@ -71,11 +94,11 @@ class TorchInterpreter:
         groups = self._groups(x)
         kept: dict[int, Register] = {}  # pairs of all samples with themselves, where they are few enough
         for i, op in enumerate(self.program.instructions):
-            found = None
-            if isinstance(op, _MIXING):
+            if isinstance(op, MIXING):
                 parts = [self._within(i, op, side[rows], kept if len(groups) == 1 else {}) for rows in groups]
-                found = Within.together(parts)
-            side = side.with_register(self._moments(op, side, self.places[i], found))
+                side = side.with_register(mixed_moments(op, Within.together(parts), side, self.places[i]))
+            else:
+                side = side.with_register(self._moments(op, side, self.places[i]))
         return side
 
     def _identity(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "n"]:
@@ -95,15 +118,21 @@ class TorchInterpreter:
     def _within(self, i: int, op: ops.Instruction, side: Side, registers: dict[int, Register]) -> Within:
         """What instruction i takes from each sample's pairs with itself."""
         done = max(registers, default=-1)
-        self._run(Pairing(side, None), [j for j in self.before_mixing if done < j < i], registers, False)
+        pairing = Pairing(side, None, self._precision(side.x))
+        steps = [
+            step
+            for step in self.steps(pairing.compiled is not None, False)
+            if done < step.last < i and not self.before_mixing.isdisjoint(range(step.first, step.last + 1))
+        ]
+        self._run(pairing, steps, registers)
         return within(op, side, self.places[i], registers)
 
     @staticmethod
-    def _moments(op: ops.Instruction, side: Side, place: Place, found: Within | None) -> Moments:
+    def _moments(op: ops.Instruction, side: Side, place: Place) -> Moments:
         if not isinstance(op, ops.Dual):
-            return moments(op, side, place, found)
+            return moments(op, side, place)
         try:
-            result = moments(op, side, place, found)
+            result = moments(op, side, place)
         except NtkitError as error:
             raise type(error)(f"at '{op.path}': {error}") from None
         if not bool(torch.isfinite(result.second).all()):
@@ -115,17 +144,35 @@ class TorchInterpreter:
 
     # ---- pairs -------------------------------------------------------------------------------------------------
 
-    def _run(self, pairing: Pairing, steps: Iterable[int], registers: dict[int, Register], want_ntk: bool) -> None:
-        """Executes instructions on a block of pairs; registers that nothing reads any more are dropped."""
-        for i in steps:
-            registers[i] = pair_step(self.program.instructions[i], pairing, self.places[i], registers, want_ntk)
-            for j in [j for j in registers if self.last_uses[j] <= i and j != i]:
+    def steps(self, compiled: bool, want_ntk: bool) -> list[_Step]:
+        """What is done with a block of pairs: instruction by instruction, or many of them in one compiled pass."""
+        if (compiled, want_ntk) not in self._steps:
+            found = {i: self._step(i, want_ntk) for i in range(len(self.places))}
+            if compiled and any(entries > 1 for entries in self.entries):
+                from ntkit.infinite.compiled.chains import chains_of  # numba is loaded where it is used
+
+                for chain in chains_of(self.placement, self.duals, want_ntk):
+                    found = {i: step for i, step in found.items() if not chain.first <= i <= chain.last}
+                    found[chain.first] = _Step(chain.first, chain.last, chain.run)
+            self._steps[compiled, want_ntk] = [found[i] for i in sorted(found)]
+        return self._steps[compiled, want_ntk]
+
+    def _step(self, i: int, want_ntk: bool) -> _Step:
+        op, place = self.program.instructions[i], self.places[i]
+        return _Step(i, i, lambda pairing, registers: {i: pair_step(op, pairing, place, registers, want_ntk)})
+
+    def _run(self, pairing: Pairing, steps: Iterable[_Step], registers: dict[int, Register]) -> None:
+        """Executes steps on a block of pairs; registers that nothing reads any more are dropped."""
+        for step in steps:
+            made = step.run(pairing, registers)
+            registers.update(made)
+            for j in [j for j in registers if self.last_uses[j] <= step.last and j not in made]:
                 del registers[j]
 
     def pairs(self, pairing: Pairing, want_ntk: bool) -> list[tuple[Float[Tensor, "n m"], Tensor | None]]:
         """(nngp, ntk) of a block of pairs (n, m), or of each sample with itself (n, 1), for each output."""
         registers: dict[int, Register] = {}
-        self._run(pairing, range(len(self.program.instructions)), registers, want_ntk)
+        self._run(pairing, self.steps(pairing.compiled is not None, want_ntk), registers)
         results = []
         for output in self.program.outputs:
             found = registers[output]
@@ -140,6 +187,7 @@ class TorchInterpreter:
         want_nngp: bool,
         want_ntk: bool,
         masks: tuple[Tensor | None, Tensor | None] = (None, None),
+        single: bool = False,
     ) -> list[Result]:
         """(nngp, ntk) of each output, each (n, m) or None where not wanted.
 
@@ -149,6 +197,7 @@ class TorchInterpreter:
             masks: which tokens of both are there, where the model takes a mask.
             want_nngp: whether to give the nngp.
             want_ntk: whether to compute the tangent kernel.
+            single: whether compiled loops may compute in float32, where that loses no more than float32 does.
 
         Raises:
             MemoryLimitExceeded: a block of one pair does not fit, or with gradients all pairs.
@@ -166,17 +215,25 @@ class TorchInterpreter:
             return [(nngp if want_nngp else None, ntk) for nngp, ntk in whole]
         results = [_empty(n, m, x1, want_nngp, want_ntk) for _ in self.program.outputs]
 
-        on_cpu = x1.device.type == "cpu"
+        precision = self._precision(both.x)
+        parts = functools.cache(lambda which, start, stop: (left, right)[which][slice(start, stop)])
 
         def compute(block: tuple[slice, slice]) -> None:
             rows, columns = block
-            pairing = Pairing(left[rows], right[columns], compiled=on_cpu and x1.dtype == torch.float64)
-            found = self.pairs(pairing, want_ntk)
+            sides = parts(0, rows.start, rows.stop), parts(1, columns.start, columns.stop)
+            pairing = Pairing(*sides, precision)
+            try:
+                first = (
+                    replace(pairing, compiled="float32") if precision and single and self.safe_in_single else pairing
+                )
+                found = self.pairs(first, want_ntk)
+            except LostInSingle:
+                found = self.pairs(pairing, want_ntk)
             for result, part in zip(results, found, strict=True):
                 _store(result, part, rows, columns, x2 is None)
 
         blocks = _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None)
-        if on_cpu:  # blocks side by side, each in a thread's own cache
+        if x1.device.type == "cpu":  # blocks side by side, each in a thread's own cache
             run_jobs(blocks, lambda: compute, with_torch=True)
         else:
             for block in blocks:
@@ -190,13 +247,19 @@ class TorchInterpreter:
         with_slopes = self._with_slopes(x)
         self._require_memory(len(x) if with_slopes else 1, with_slopes, x.element_size())
         side = self.side(x, mask)
-        parts = [self.pairs(Pairing(side[rows], None), want_ntk) for rows in self._groups(x)]
+        precision = self._precision(x)
+        parts = [self.pairs(Pairing(side[rows], None, precision), want_ntk) for rows in self._groups(x)]
         results: list[Result] = []
         for k in range(len(self.program.outputs)):
             nngp = torch.cat([part[k][0][:, 0] for part in parts]) if want_nngp else None
             ntk = torch.cat([t[:, 0] for part in parts if (t := part[k][1]) is not None]) if want_ntk else None
             results.append((nngp, ntk))
         return results
+
+    def _precision(self, x: Tensor) -> Precision | None:
+        """That of compiled loops, where they may run."""
+        may = x.device.type == "cpu" and x.dtype == torch.float64 and not self._with_slopes(x)
+        return "float64" if may else None
 
     def _with_slopes(self, *samples: Tensor | None) -> bool:
         """Whether a graph is kept for gradients in samples or scales."""
@@ -217,14 +280,14 @@ class TorchInterpreter:
         )
 
 
-def _ancestors_of_mixing(program: ops.Program) -> list[int]:
-    """Instructions that a pool or an attention depends on, in order."""
+def _ancestors_of_mixing(program: ops.Program) -> set[int]:
+    """Instructions that a pool or an attention depends on."""
     found: set[int] = set()
     for i in range(len(program.instructions) - 1, -1, -1):
         op = program.instructions[i]
-        if i in found or isinstance(op, _MIXING):
+        if i in found or isinstance(op, MIXING):
             found.update(op.sources)
-    return sorted(found)
+    return found
 
 
 def _blocks(n: int, m: int, pairs: int, symmetric: bool) -> list[tuple[slice, slice]]:

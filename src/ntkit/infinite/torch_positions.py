@@ -16,6 +16,7 @@ Windows and pools are products over the axes of an image, so each is done axis b
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ def across(
 ) -> tuple[Tensor, Tensor]:
     """Values of both sides, shaped to broadcast over `pairs`."""
     return (first, second) if pairs.ndim == 3 else (first[..., None], second.transpose(1, 2)[:, None])
+
+
+def each_pair(values: Tensor, pairs: Float[Tensor, "_ *rest"]) -> Tensor:
+    """Values of pairs of samples, (n, m), shaped to broadcast over `pairs`."""
+    return values[:, None] if pairs.ndim == 3 else values[:, None, :, None]
 
 
 # ---- convolution windows ---------------------------------------------------------------------------------------------
@@ -143,9 +149,12 @@ def pool_sum(
     return values
 
 
-def pool_weights(axes: tuple[PoolAxis, ...], grid: Grid, like: Tensor) -> Float[Tensor, "1 q"]:
-    """Σ_p W[q, p] of every output position; 1 for means that do not count padding."""
-    return pool_sum(torch.ones(1, math.prod(grid), dtype=like.dtype, device=like.device), axes, grid)
+def weights_of_total(axes: tuple[PoolAxis, ...], grid: Grid) -> Float[Tensor, "p"] | None:
+    """The weights of all positions where one number is made of them; else None."""
+    matrices = [axis.matrix(n) for axis, n in zip(axes, grid, strict=True)]
+    if not all(len(matrix) == 1 for matrix in matrices):
+        return None
+    return torch.from_numpy(reduce(np.kron, matrices)[0])
 
 
 def pool_distance(

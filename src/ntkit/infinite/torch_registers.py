@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,60 @@ from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.placement import Grid
 
 
+Precision = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class Within:
+    """What an instruction that mixes positions, K' = W K W'ᵀ, takes from each sample alone.
+
+    Args:
+        spread: r = ½ W D Wᵀ at equal positions.
+        totals: A = W 1.
+        means: m = W q.
+        norms: √(Σ W²), by which roundings of what is summed come through.
+        sizes: √(Σ W² q²).
+        weights: W, where each sample has its own.
+        itself: then the squared distances between the results.
+    """
+
+    spread: Float[Tensor, "n q"]
+    totals: Float[Tensor, "n q"]
+    means: Float[Tensor, "n q"]
+    norms: Float[Tensor, "n q"]
+    sizes: Float[Tensor, "n q"]
+    weights: Float[Tensor, "n q p"] | None = None
+    itself: Float[Tensor, "n q q"] | None = None
+
+    @property
+    def second(self) -> Float[Tensor, "n q"]:
+        """Second moments of the results, A m − r."""
+        return (self.totals * self.means - self.spread).clamp(min=0)
+
+    @cached_property
+    def roots(self) -> Float[Tensor, "n q"]:
+        """Their roots."""
+        return self.second.sqrt()
+
+    @cached_property
+    def mean_second(self) -> Float[Tensor, "n"]:
+        """Their mean over positions."""
+        return self.second.mean(1)
+
+    @property
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.spread, self.totals, self.means, self.norms, self.sizes, self.weights, self.itself
+
+    def __getitem__(self, rows: slice) -> Within:
+        return Within(*(None if part is None else part[rows] for part in self._parts))
+
+    @staticmethod
+    def together(parts: Sequence[Within]) -> Within:
+        """Of all samples."""
+        fields = zip(*(part._parts for part in parts), strict=True)
+        return Within(*(None if field[0] is None else torch.cat(field) for field in fields))
+
+
 @dataclass(frozen=True)
 class Moments:
     """What is known of a register for the samples of one side.
@@ -24,9 +78,7 @@ class Moments:
         second: second moments.
         mean: means, where sums may read them: of activations and of what is pooled from them.
         tables: what a dual needs of each sample and position, (n·p).
-        spread: of pools and of what else mixes positions, half the mean squared distance within each window.
-        weights: of what mixes positions with weights of each sample's own, these weights.
-        itself: of the same, squared distances within each sample.
+        within: of pools and of what else mixes positions, what comes from each sample's pairs with itself.
         data: of the data, their values.
         norm: of normalisation layers, what they divide by.
         scale_tables: like `tables`, of x σ'(x), where a trained scale of x stands before σ and there is no formula.
@@ -35,20 +87,19 @@ class Moments:
     second: Float[Tensor, "n p"]
     mean: Float[Tensor, "n p"] | None = None
     tables: duals.Samples | None = None
-    spread: Float[Tensor, "n p"] | None = None
+    within: Within | None = None
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
-    weights: Float[Tensor, "n p k"] | None = None
-    itself: Float[Tensor, "n p p"] | None = None
     scale_tables: duals.Samples | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
-        optional = (self.mean, self.spread, self.data, self.norm, self.weights, self.itself)
-        mean, spread, data, norm, weights, itself = (None if t is None else t[rows] for t in optional)
+        mean, within, data, norm = (
+            None if t is None else t[rows] for t in (self.mean, self.within, self.data, self.norm)
+        )
         p = self.second.shape[1]
         entries = slice(rows.start * p, rows.stop * p)
         tables, scale_tables = (None if t is None else t[entries] for t in (self.tables, self.scale_tables))
-        return Moments(self.second[rows], mean, tables, spread, data, norm, weights, itself, scale_tables)
+        return Moments(self.second[rows], mean, tables, within, data, norm, scale_tables)
 
 
 @dataclass(frozen=True)
@@ -60,12 +111,14 @@ class Side:
         identity: equal numbers for equal samples.
         registers: moments of every register, as far as they are known.
         mask: which tokens are there; None where the model takes no mask.
+        packed: what compiled loops keep of the samples.
     """
 
     x: Float[Tensor, "n *sample"]
     identity: Int[Tensor, "n"]
     registers: tuple[Moments, ...] = ()
     mask: Bool[Tensor, "n p"] | None = None
+    packed: dict[Any, Any] = field(default_factory=dict)
 
     def __getitem__(self, rows: slice) -> Side:
         mask = None if self.mask is None else self.mask[rows]
@@ -83,12 +136,13 @@ class Pairing:
     Args:
         left: first samples.
         right: second samples; None for each sample with itself.
-        compiled: whether compiled loops may do steps: on the CPU, in float64, and without gradients in anything.
+        compiled: in what precision compiled loops may do steps, on the CPU and without gradients in anything; None for
+            torch, in the precision of the data.
     """
 
     left: Side
     right: Side | None
-    compiled: bool = False
+    compiled: Precision | None = None
 
     @cached_property
     def same(self) -> Bool[Tensor, "n m"]:
@@ -112,9 +166,10 @@ class Pairing:
         """Means of both sides."""
         return self.across(*(mean_of(side, register) for side in self.sides))
 
-    def spreads(self, register: int) -> tuple[Tensor, Tensor]:
-        """Spreads of both sides."""
-        return self.across(*self.held(register, "spread"))
+    def within(self, register: int, what: str) -> tuple[Tensor, Tensor]:
+        """What both sides hold of a register that mixes positions, by its name in `Within`."""
+        one, two = self.held(register, "within")
+        return self.across(getattr(one, what), getattr(two, what))
 
     def scale_second(self, register: int) -> tuple[Tensor, Tensor]:
         """Second moments of x σ'(x) of both sides."""
@@ -156,31 +211,20 @@ class Register:
 
     def laid_out(self, diagonal: bool) -> Register:
         """The register at equal positions only, or at all pairs of positions."""
-        convert = positions.equal_positions if diagonal else positions.full_pairs
-        return Register(convert(self.distance), None if self.ntk is None else convert(self.ntk))
+        return self.each(positions.equal_positions if diagonal else positions.full_pairs)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Register:
+        """D and T both changed."""
+        return Register(change(self.distance), None if self.ntk is None else change(self.ntk))
 
-@dataclass(frozen=True)
-class Within:
-    """What an instruction that mixes positions takes from each sample's pairs with itself.
-
-    Args:
-        spread: ½ Σ W[P, p] W[P, p'] D[p, p'].
-        weights: W, where each sample has its own.
-        itself: then the squared distances between the results.
-    """
-
-    spread: Float[Tensor, "n q"]
-    weights: Float[Tensor, "n q p"] | None = None
-    itself: Float[Tensor, "n q q"] | None = None
+    def __getitem__(self, rows: slice) -> Register:
+        return self.each(lambda pairs: pairs[rows])
 
     @staticmethod
-    def together(parts: Sequence[Within]) -> Within:
+    def together(parts: Sequence[Register]) -> Register:
         """Of all samples."""
-        weights = [part.weights for part in parts if part.weights is not None]
-        itself = [part.itself for part in parts if part.itself is not None]
-        together = (torch.cat(each) if each else None for each in (weights, itself))
-        return Within(torch.cat([part.spread for part in parts]), *together)
+        ntk = [part.ntk for part in parts if part.ntk is not None]
+        return Register(torch.cat([part.distance for part in parts]), torch.cat(ntk) if ntk else None)
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,19 @@ from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.distance import distances_at_positions, squared_distances
 from ntkit.infinite.inputs import require_norms
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within, mean_of
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, mean_of
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
 @singledispatch
-def moments(op: ops.Instruction, side: Side, place: Place, within: Within | None) -> Moments:
-    """Second moments, and means where they matter, after an instruction; `within` is of what mixes positions."""
+def moments(op: ops.Instruction, side: Side, place: Place) -> Moments:
+    """Second moments, and means where they matter, after an instruction."""
     raise TypeError(f"the torch interpreter does not know the instruction {op}")
 
 
 @moments.register
-def _(op: ops.Read, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Read, side: Side, place: Place) -> Moments:
     x = side.x
     if op.channel_axis is None and op.position_axes:
         x = x[..., None].permute(0, *op.position_axes, x.ndim)
@@ -44,12 +44,12 @@ def _(op: ops.Read, side: Side, place: Place, within: Within | None) -> Moments:
 
 
 @moments.register
-def _(op: ops.Affine, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Affine, side: Side, place: Place) -> Moments:
     return Moments(op.weight_variance * side.registers[op.source].second + op.bias_variance)
 
 
 @moments.register
-def _(op: ops.Dual, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Dual, side: Side, place: Place) -> Moments:
     q = side.registers[op.source].second
     assert place.dual is not None
     tables = place.dual.samples(q.flatten())
@@ -58,7 +58,7 @@ def _(op: ops.Dual, side: Side, place: Place, within: Within | None) -> Moments:
 
 
 @moments.register
-def _(op: ops.Normalize, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Normalize, side: Side, place: Place) -> Moments:
     before = side.registers[op.source]
     square = before.second.mean(dim=1, keepdim=True).expand_as(before.second) if op.over_positions else before.second
     norm = (square + op.eps).sqrt()
@@ -67,70 +67,40 @@ def _(op: ops.Normalize, side: Side, place: Place, within: Within | None) -> Mom
 
 
 @moments.register
-def _(op: ops.Mask, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Mask, side: Side, place: Place) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second / op.keep, before.mean)
 
 
 @moments.register
-def _(op: ops.ScaleAndShift, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.ScaleAndShift, side: Side, place: Place) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second, before.mean)
 
 
 @moments.register
-def _(op: ops.Window, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Window, side: Side, place: Place) -> Moments:
     return Moments(positions.window_mean(side.registers[op.source].second, op.axes, place.grid))
 
 
 @moments.register
-def _(op: ops.Pool, side: Side, place: Place, within: Within | None) -> Moments:
-    before = side.registers[op.source]
-    assert within is not None
-    weights = positions.pool_weights(op.axes, place.grid, before.second)
-    second = weights * positions.pool_sum(before.second, op.axes, place.grid) - within.spread
-    mean = None if before.mean is None else op.factor * positions.pool_sum(before.mean, op.axes, place.grid)
-    return Moments(op.factor**2 * second.clamp(min=0), mean, spread=within.spread)
-
-
-@moments.register
-def _(op: ops.Trace, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Trace, side: Side, place: Place) -> Moments:
     before = side.registers[op.source]
     mean = before.mean if before.second.shape[1] == 1 else None  # of more positions there is no single mean
     return Moments(before.second.mean(dim=1, keepdim=True), mean)
 
 
 @moments.register
-def _(op: ops.Combine, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Combine, side: Side, place: Place) -> Moments:
     terms = [weight * side.registers[t].second for t, weight in zip(op.terms, op.weights, strict=True)]
     products = [2 * c * mean_of(side, i) * mean_of(side, j) for i, j, c in op.mean_products]
     return Moments(torch.stack(terms + products).sum(dim=0))
 
 
 @moments.register
-def _(op: ops.Multiply, side: Side, place: Place, within: Within | None) -> Moments:
+def _(op: ops.Multiply, side: Side, place: Place) -> Moments:
     one, two = side.registers[op.one], side.registers[op.two]
     return Moments(one.second * two.second, None if one.mean is None or two.mean is None else one.mean * two.mean)
-
-
-@singledispatch
-def within(op: ops.Instruction, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
-    """What an instruction that mixes positions takes from the pairs of each sample with itself, (n, p, 1, p)."""
-    raise TypeError(f"the torch interpreter does not know what {op} takes from a sample alone")
-
-
-@within.register
-def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
-    return Within(pooled(op, place, registers[op.source]).laid_out(True).distance[:, :, 0] / 2)
-
-
-def compiled_loops(pairing: Pairing, pairs: Tensor) -> Any:
-    """The compiled loops of full pairs of positions where they can do a step; None where torch must."""
-    if not pairing.compiled or pairs.ndim != 4:
-        return None
-    from ntkit.infinite.compiled import pointwise  # numba is loaded where it is used
-
-    return pointwise
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
@@ -165,9 +135,6 @@ def _(op: ops.Read, pairing: Pairing, place: Place, registers: Mapping[int, Regi
 @pair_step.register
 def _(op: ops.Affine, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
     before = registers[op.source].laid_out(place.diagonal)
-    if loops := compiled_loops(pairing, before.distance):
-        w, _, *rates = op.numbers
-        return Register(*loops.affine((w, *rates), pairing.held(op.source, "second"), before.distance, before.ntk))
     ntk = None
     if before.ntk is not None:
         ntk = op.weight_variance * before.ntk + op.bias_rate
@@ -181,9 +148,6 @@ def _(op: ops.Dual, pairing: Pairing, place: Place, registers: Mapping[int, Regi
     before = registers[op.source].laid_out(place.diagonal)
     assert place.dual is not None
     if isinstance(place.dual, duals.ClosedForm):
-        loops = compiled_loops(pairing, before.distance)
-        if loops and op.scale is None:
-            return Register(*loops.dual(place.dual, pairing.held(op.source, "second"), before.distance, before.ntk))
         q1, q2 = positions.across(*pairing.second(op.source), before.distance)
         distance = place.dual.distance(q1, q2, before.distance)
         derivative = place.dual.derivative(q1, q2, before.distance) if before.ntk is not None else None
@@ -268,27 +232,6 @@ def _(op: ops.Window, pairing: Pairing, place: Place, registers: Mapping[int, Re
         distance = positions.window_distance(before.distance, *pairing.second(op.source), op.axes, place.grid)
     ntk = None if before.ntk is None else positions.window_mean(before.ntk, op.axes, place.grid)
     return Register(distance, ntk)
-
-
-@pair_step.register
-def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
-    summed = pooled(op, place, registers[op.source])
-    weights = positions.pool_weights(op.axes, place.grid, summed.distance)
-    q1, q2 = pairing.second(op.source)
-    means = positions.pool_sum(q1, op.axes, place.grid), positions.pool_sum(q2, op.axes, place.grid)
-    both = (weights[..., None], weights[..., None])
-    distance = positions.pool_distance(summed.distance, both, means, pairing.spreads(place.register), pairing.same)
-    return Register(op.factor**2 * distance, None if summed.ntk is None else op.factor**2 * summed.ntk)
-
-
-def pooled(op: ops.Pool, place: Place, before: Register) -> Register:
-    """W D Wᵀ and W T Wᵀ."""
-    if place.diagonal and before.distance.ndim == 3:  # windows of one position: equal positions are all there is
-        arrays, power = before, 2
-    else:
-        arrays, power = before.laid_out(False), 1
-    ntk = None if arrays.ntk is None else positions.pool_sum(arrays.ntk, op.axes, place.grid, power)
-    return Register(positions.pool_sum(arrays.distance, op.axes, place.grid, power), ntk).laid_out(place.diagonal)
 
 
 @pair_step.register

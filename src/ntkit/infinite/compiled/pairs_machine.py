@@ -82,8 +82,8 @@ def run_strip(
 
     Columns of an operation: code; what it reads or writes; a second such place; whether T comes in, whether T goes out.
     left: quantities of left samples, (samples, columns); right: of right samples, (columns, samples). distances,
-    tangents: D and T of what is given, (roots, samples, samples). nngp, ntk: results, where KEEP puts D and T. row,
-    column: of the first pair in the block that products and results hold.
+    tangents: D and T of what is given, (roots, samples, samples). nngp, ntk: results of this block, or where KEEP puts
+    D and T, of all samples like what is given. row, column: of the first pair in products and in a block's results.
     """
     rows, delicate = (n + LANES - 1) // LANES, 0
     for o in range(len(ops)):
@@ -163,11 +163,11 @@ def run_strip(
                 for k in range(n):
                     target[k] = work[_T + k] if t_in else 0.0
         elif code == KEEP:
-            target = nngp[a, row, column : column + n]
+            target = nngp[a, i, first : first + n]
             for k in range(n):
                 target[k] = work[_D + k]
             if ntk.shape[0] > 0:
-                target = ntk[a, row, column : column + n]
+                target = ntk[a, i, first : first + n]
                 for k in range(n):
                     target[k] = work[_T + k] if t_in else 0.0
     return delicate

@@ -16,6 +16,7 @@ from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.distance import ROUNDING
 from ntkit.infinite.placement import Offsets, Placement, only_offset_zero
 
+
 class Spatial:
     """The part of a placed program that has positions.
 

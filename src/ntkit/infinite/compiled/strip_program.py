@@ -17,6 +17,7 @@ from ntkit.infinite.compiled.runner import aligned_zeros
 from ntkit.infinite.compiled.schedule import Planes
 from ntkit.infinite.compiled.stage import affine_numbers, scale_and_shift_numbers
 
+
 class StripProgram:
     """Operations, their numbers, and what they read of each side of the pairs.
 

@@ -1,0 +1,205 @@
+"""Instructions that add up positions, K' = W K W'ᵀ, with torch: pools, attention, and means by a mask.
+
+What belongs to each sample alone (W where it has its own, and what makes of W D W'ᵀ a distance) is found once, by
+`within`; then each block of pairs costs two products and one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ntkit.infinite import program as ops
+from ntkit.infinite import torch_positions as positions
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
+from ntkit.infinite.torch_steps import pair_step
+from ntkit.nn.mechanisms import attention_weights
+
+MIXING = (ops.Pool, ops.Mix)
+_CLOSE = 1e-3  # of the second moments: above it the difference loses at most three digits
+
+
+class LostInSingle(Exception):
+    """A distance is too small for what float32 knows of what it is a difference of."""
+
+
+# ---- each sample alone -----------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def within(op: ops.Instruction, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    """What an instruction that mixes positions takes from the pairs of each sample with itself, (n, p, 1, p)."""
+    raise TypeError(f"the torch interpreter does not know what {op} takes from a sample alone")
+
+
+@within.register
+def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    q = side.registers[op.source].second
+    spread = _pooled(op, place, registers[op.source], Pairing(side, None)).laid_out(True).distance[:, :, 0] / 2
+    totals, means = (positions.pool_sum(values, op.axes, place.grid) for values in (torch.ones_like(q), q))
+    norms, sizes = (positions.pool_sum(values, op.axes, place.grid, 2).sqrt() for values in (torch.ones_like(q), q**2))
+    return Within(spread, totals, means, norms, sizes)
+
+
+@within.register
+def _(op: ops.Attend, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    scores = op.score_scale * _covariances(side, op.keys, registers)
+    mask = side.mask if op.masked else None
+    return _mixed_alone(attention_weights(op.mechanism, scores, mask), op, side, registers)
+
+
+@within.register
+def _(op: ops.MaskedMean, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    assert side.mask is not None
+    kept = side.mask.to(side.registers[op.source].second)
+    return _mixed_alone((kept / kept.sum(1, keepdim=True))[:, None], op, side, registers)
+
+
+def _covariances(side: Side, register: int, registers: Mapping[int, Register]) -> Float[Tensor, "n p p"]:
+    """Between all positions of each sample."""
+    distance = registers[register].laid_out(False).distance
+    return Pairing(side, None).covariance(register, distance)[:, :, 0]
+
+
+def _mixed_alone(weights: Float[Tensor, "n q p"], op: ops.Mix, side: Side, registers: Mapping[int, Register]) -> Within:
+    distance, q = registers[op.source].laid_out(False).distance[:, :, 0], side.registers[op.source].second[..., None]
+    return Within(
+        spread=((weights @ distance) * weights).sum(2) / 2,
+        totals=weights.sum(2),
+        means=(weights @ q)[..., 0],
+        norms=weights.norm(dim=2),
+        sizes=(weights**2 @ q**2)[..., 0].sqrt(),
+        weights=weights,
+        itself=_distances_alone(weights, _covariances(side, op.source, registers)),
+    )
+
+
+def _distances_alone(weights: Float[Tensor, "n q p"], covariance: Float[Tensor, "n p p"]) -> Float[Tensor, "n q q"]:
+    """(W_P − W_Q) S (W_P − W_Q)ᵀ, by one product, and once more for pairs so near that it cancels.
+
+    What all rows of W share is taken off first, for weights that hardly differ are common. Tokens that occur twice have
+    equal rows, and so a distance of exactly 0.
+    """
+    own = weights - weights.mean(1, keepdim=True)
+    product = own @ covariance @ own.mT
+    product = (product + product.mT) / 2
+    squares = product.diagonal(dim1=1, dim2=2)
+    total = squares[:, :, None] + squares[:, None, :]
+    rough = total - 2 * product
+    correction = torch.zeros_like(rough)
+    with torch.no_grad():
+        near = (rough <= _CLOSE * total).logical_and(~torch.eye(rough.shape[1], dtype=torch.bool, device=rough.device))
+        correction -= torch.diag_embed(rough.diagonal(dim1=1, dim2=2))
+        for sample in near.any(2).any(1).nonzero()[:, 0].tolist():
+            rows, columns = near[sample].nonzero(as_tuple=True)
+            gap = own[sample, rows] - own[sample, columns]
+            exact = ((gap @ covariance[sample]) * gap).sum(1).clamp(min=0)
+            correction[sample, rows, columns] = exact - rough[sample, rows, columns]
+    return rough + correction
+
+
+def mixed_moments(op: ops.Instruction, found: Within, side: Side, place: Place) -> Moments:
+    """Second moments, and means where they are known, of what mixes positions."""
+    (source, *_) = op.sources
+    mean = side.registers[source].mean
+    if isinstance(op, ops.Pool):
+        mean = None if mean is None else op.factor * positions.pool_sum(mean, op.axes, place.grid)
+        return Moments(op.factor**2 * found.second, mean, within=found)
+    assert found.weights is not None
+    mean = None if mean is None else (found.weights @ mean[..., None])[..., 0]
+    return Moments(found.second, mean, within=found)
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+@pair_step.register
+def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    summed = _pooled(op, place, registers[op.source], pairing)
+    distance = op.factor**2 * _distance(summed.distance, pairing, place)
+    ntk = None if summed.ntk is None else op.factor**2 * summed.ntk
+    return Register(distance, ntk).laid_out(place.diagonal)
+
+
+def _pooled(op: ops.Pool, place: Place, before: Register, pairing: Pairing) -> Register:
+    """W D Wᵀ and W T Wᵀ."""
+    if place.diagonal and before.distance.ndim == 3:  # windows of one position: equal positions are all there is
+        return before.each(lambda pairs: positions.pool_sum(pairs, op.axes, place.grid, power=2))
+    before, weights = before.laid_out(False), positions.weights_of_total(op.axes, place.grid)
+    if weights is not None and (loops := compiled_loops(pairing, before.distance)):
+        one, two = (weights.expand(len(side.x), 1, -1).contiguous() for side in pairing.sides)
+        return before.each(lambda pairs: loops.summed(pairs, one, two))
+    return before.each(lambda pairs: positions.pool_sum(pairs, op.axes, place.grid)).laid_out(place.diagonal)
+
+
+@pair_step.register
+def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    one, two = pairing.held(place.register, "within")
+    before, diagonal = registers[op.source].laid_out(False), place.diagonal
+    if pairing.right is None:
+        ntk = None if before.ntk is None else (one.weights @ before.ntk[:, :, 0] @ one.weights.mT)[:, :, None]
+        return Register(one.itself[:, :, None], ntk).laid_out(diagonal)
+    loops = compiled_loops(pairing, before.distance)
+    if loops and (not diagonal or one.weights.shape[1] == 1):
+        summed = before.each(lambda pairs: loops.summed(pairs, one.weights, two.weights))
+    else:
+        summed = before.each(lambda pairs: _summed(pairs.to(one.weights), one.weights, two.weights, diagonal))
+    return Register(_distance(summed.distance, pairing, place), summed.ntk).laid_out(diagonal)
+
+
+def _summed(
+    pairs: Float[Tensor, "n p m p"], one: Float[Tensor, "n q p"], two: Float[Tensor, "m q p"], diagonal: bool
+) -> Float[Tensor, "n q *rest"]:
+    """W₁ K W₂ᵀ of every pair: all of its entries, or only those of equal positions."""
+    n, p, m, _ = pairs.shape
+    rows = (one @ pairs.reshape(n, p, m * p)).view(n, -1, m, p)
+    if diagonal:
+        return torch.einsum("nqmp,mqp->nqm", rows, two)
+    columns = rows.permute(2, 0, 1, 3).reshape(m, -1, p) @ two.mT
+    return columns.view(m, n, rows.shape[1], -1).permute(1, 2, 0, 3)
+
+
+def _distance(summed: Float[Tensor, "n q *rest"], pairing: Pairing, place: Place) -> Float[Tensor, "n q *rest"]:
+    """D from W D W'ᵀ, which may be overwritten.
+
+    Raises:
+        LostInSingle: as it says, where loops compute in float32.
+    """
+    one, two = pairing.held(place.register, "within")
+    if loops := compiled_loops(pairing, summed):
+        lost = loops.finish(summed, pairing.same, one, two)
+        if lost and pairing.compiled == "float32":
+            raise LostInSingle
+        return summed
+    a, m, r = (pairing.within(place.register, name) for name in ("totals", "means", "spread"))
+    distance = positions.pool_distance(summed, a, m, r, pairing.same)
+    if pairing.compiled == "float32":
+        _check_precision(distance, pairing, place)
+    if one.itself is not None and distance.ndim == 4 and bool(pairing.same.any()):
+        distance = torch.where(positions.each_pair(pairing.same, distance), one.itself[:, :, None], distance)
+    return distance
+
+
+def _check_precision(distance: Tensor, pairing: Pairing, place: Place) -> None:
+    from ntkit.infinite.compiled import mixing
+
+    names = ("norms", "sizes", "roots")
+    known = (positions.across(*pairing.within(place.register, name), distance) for name in names)
+    one, two = (side.mean_second for side in pairing.held(place.register, "within"))
+    lost = mixing.is_lost(distance, *known, positions.each_pair(one[:, None] * two, distance))
+    if bool((lost & ~positions.each_pair(pairing.same, distance)).any()):
+        raise LostInSingle
+
+
+def compiled_loops(pairing: Pairing, pairs: Tensor) -> Any:
+    """The compiled loops of blocks of full pairs of positions where they can do a step; None where torch must."""
+    if pairing.compiled is None or pairing.right is None or pairs.ndim != 4:
+        return None
+    from ntkit.infinite.compiled import mixing  # numba is loaded where it is used
+
+    return mixing
