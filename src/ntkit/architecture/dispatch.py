@@ -98,8 +98,7 @@ class Dispatcher:
         if read is None:
             if any(isinstance(arg, Size) for arg in args):
                 raise _size_as_number(call)
-            own = "" if call.module is None else "; or give it a rule with ntkit.infinite.register_layer"
-            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}{own}")
+            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
         if (
             any(isinstance(arg, MaskInput) for arg in (*args, *kwargs.values()))
             and read not in read_sequences.READS_MASK
