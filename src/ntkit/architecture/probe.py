@@ -14,7 +14,7 @@ from torch import Tensor
 from ntkit.architecture.expressions import Expression, apply_expression
 from ntkit.errors import InvalidInput, NtkitError
 
-_NUMBERS = torch.linspace(-2.9, 3.1, 51, dtype=torch.float64).reshape(3, 17)  # none of them round, where kinks lie
+_NUMBERS = torch.linspace(-2.9, 3.1, 51, dtype=torch.float64, device="cpu").reshape(3, 17)
 _PART = (slice(0, 1), slice(0, 8))
 _ROUNDING = 1e-9  # of the largest value: vectorised loops round their last entries differently
 

@@ -75,11 +75,14 @@ def _place(tracer: Any) -> str:
     return f"the forward of {tracer.scope.module_type.__name__}{at}"
 
 
+_NOT_THE_USERS = ("torch", "ntkit", "jaxtyping", "beartype")  # packages whose frames stand above a call
+
+
 def _line_in_forward() -> str | None:
-    """Where the forward that is being recorded is by now, in a file that is neither torch's nor ntkit's."""
+    """Where the forward that is being recorded is by now, in a file of the user's own."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code is not _record.__code__:
-        if frame.f_globals.get("__name__", "").split(".")[0] not in ("torch", "ntkit"):
+    while frame is not None and not (frame.f_globals is globals() and frame.f_code.co_name == _record.__name__):
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _NOT_THE_USERS:
             return f"line {frame.f_lineno} of {frame.f_code.co_filename}"
         frame = frame.f_back
     return None
