@@ -128,6 +128,11 @@ def test_formulas_that_are_random_are_refused(formula, engine):
         kernel(square_with(**{formula: noisy})).ntk(data(3, 5), engine=engine)
 
 
+def test_numbers_that_change_are_random_too():
+    with pytest.raises(InvalidInput, match=r"the formula variance of square must give the same whenever it is given"):
+        kernel(square_with(variance=lambda q: torch.rand(()).item())).ntk(data(3, 5))
+
+
 @pytest.mark.parametrize("engine", ["numba", "torch"])
 def test_formulas_may_give_a_number_for_all_or_one_of_a_smaller_shape(engine):
     """x and its formulas: the mean is 0 and the slope 1, of whatever pair."""
@@ -176,10 +181,17 @@ NO_FUNCTIONS = {
         r"must be finite for every number, got nan at x = -2.9; use a function that is d",
     ),
     "a centred value": (lambda x: x - x.mean(), r"must act on each entry alone, .*a rule with ntkit.infinite.register"),
+    "a rank": (
+        lambda x: x.argsort(0).argsort(0).double(),
+        r"gives other values of a part of a tensor than of the whole",
+    ),
+    "a sum so far": (lambda x: x.cumsum(-1), r"gives other values of a part of a tensor than of the whole"),
+    "sorted": (lambda x: x.sort(-1).values, r"gives other values of a part of a tensor than of the whole"),
+    "moved": (lambda x: x.roll(1, 0), r"gives other values of a part of a tensor than of the whole"),
     "a softmax": (lambda x: torch.softmax(x, -1), r"gives other values of a part of a tensor than of the whole"),
     "a batch norm": (
         lambda x: x / x.std(0, keepdim=True, correction=0),
-        r"a part of a tensor than of the whole|finite",
+        r"gives other values of a part of a tensor than of the whole",
     ),
 }
 

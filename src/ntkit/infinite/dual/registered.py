@@ -97,10 +97,19 @@ def _checked(who: str, formula: Formula, *args: Any) -> Any:
                 f"{who} must give one finite number for a pair, but of {symbols} it makes {_told(result)}; {_WRITTEN}"
             )
         return result
+    result = _of_tensors(who, formula, args)
+    # what is asked of pairs was recorded twice; variance and mean, once a sample, are asked twice
+    if sum(isinstance(a, Tensor) for a in args) == 1:
+        again = _of_tensors(who, formula, args)
+        if not torch.allclose(result.detach(), again.detach(), rtol=0, atol=0, equal_nan=True):
+            raise _is_random(who)
+    return result
+
+
+def _of_tensors(who: str, formula: Formula, args: tuple[Any, ...]) -> Tensor:
     tensors = [a for a in args if isinstance(a, Tensor)]
     shape = torch.broadcast_shapes(*(a.shape for a in tensors))
-    call = partial(_called, f"{who} is given tensors of shape {tuple(shape)}", formula, args, _ENTRIES)
-    result = call()
+    result = _called(f"{who} is given tensors of shape {tuple(shape)}", formula, args, _ENTRIES)
     if _is_number(result):
         return torch.full(shape, result, dtype=tensors[0].dtype, device=tensors[0].device)
     if not _fits(result, shape):
@@ -108,9 +117,6 @@ def _checked(who: str, formula: Formula, *args: Any) -> Any:
             f"{who} must give a finite number, or a tensor of real numbers of its arguments' shape {tuple(shape)}, got "
             f"{_told(result)}; {_ENTRIES}"
         )
-    # what is asked of pairs was recorded twice; variance and mean, once a sample, are asked twice
-    if len(tensors) == 1 and not torch.allclose(result.detach(), call().detach(), rtol=0, atol=0, equal_nan=True):
-        raise _is_random(who)
     return result if result.shape == shape else result.expand(shape).contiguous()
 
 
