@@ -55,6 +55,11 @@ RELU_NETS = {
     "functional": lambda m, h: F.relu(m.mid(F.relu(h))),
     "method": lambda m, h: m.mid(h.relu()).relu(),
     "torch": lambda m, h: torch.relu(m.mid(torch.relu(h))),
+    "torch in place": lambda m, h: torch.relu_(m.mid(torch.relu_(h))),
+    "functional with an underscore": lambda m, h: F.relu_(m.mid(F.relu_(h))),
+    "leaky with an underscore": lambda m, h: F.leaky_relu_(m.mid(F.relu(h)), 0.0),
+    "cast": lambda m, h: F.relu(m.mid(F.relu(h.double())).float().to(torch.float64)),
+    "cast by keyword": lambda m, h: F.relu(m.mid(F.relu(h).to(dtype=torch.float32))),
     "method in place": lambda m, h: m.mid(h.relu_()).relu_(),
     "functional in place": lambda m, h: F.relu(m.mid(F.relu(h, inplace=True)), True),
     "leaky of slope 0": lambda m, h: F.leaky_relu(m.mid(F.relu(h)), negative_slope=0.0),
@@ -184,6 +189,11 @@ def _module_in_place(m, h):
     return h
 
 
+def _function_in_place_then_add(m, h):
+    y = F.elu_(h, 0.5)
+    return y + h
+
+
 @pytest.mark.parametrize(
     ("in_place", "plain"),
     [
@@ -191,6 +201,9 @@ def _module_in_place(m, h):
         (_double_before_relu_in_place, lambda m, h: 2 * h - F.relu(h)),
         (_augmented_seen_through_another_name, lambda m, h: 2 * (((h + 3.0) * 0.5 - 1.0) / 0.25) ** 2),
         (_module_in_place, lambda m, h: F.relu(h)),
+        (_function_in_place_then_add, lambda m, h: 2 * F.elu(h, 0.5)),
+        (lambda m, h: torch.clamp_(torch.neg_(h), 0.0, 1.0), lambda m, h: torch.clamp(-h, 0.0, 1.0)),
+        (lambda m, h: F.threshold_(h, 0.1, 0.0), lambda m, h: F.threshold(h, 0.1, 0.0)),
     ],
 )
 def test_in_place_operations_change_what_later_ones_see(in_place, plain):

@@ -1,6 +1,9 @@
 """Completeness: what has no meaning here, or cannot run, is an error with its path, and nothing is ignored."""
 
+import inspect
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from torch import nn
 import ntkit
 from ntkit.architecture import trace
 from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.testing import check_activation
 
+FILE = re.escape(Path(__file__).name)
 Linear = ntkit.nn.Linear
 
 
@@ -186,6 +191,106 @@ def test_what_has_no_meaning_is_named_with_its_path(name):
     with pytest.raises(UnsupportedLayer, match=text):
         ntkit.InfiniteKernel(model, w_std=1.0, b_std=0.0)
     assert set(vars(model)) == before, "tracing left something on the model"
+
+
+def _line_of(model, text):
+    """The line in which `model` holds some text, as an error tells it."""
+    lines, first = inspect.getsourcelines(type(model))
+    return first + next(k for k, line in enumerate(lines) if text in line)
+
+
+class CallsFunctions(nn.Module):
+    """Two poolings by function, of which one has a rule."""
+
+    def __init__(self, inner=None):
+        super().__init__()
+        self.conv, self.inner = ntkit.nn.Conv2d(3, 8, 3), inner
+
+    def forward(self, x):
+        h = F.avg_pool2d(self.conv(x), 2)
+        if self.inner is not None:
+            return self.inner(h)
+        return F.max_pool2d(h, 2)
+
+
+class Unhappy(nn.Module):
+    def forward(self, h):
+        return h + h.mean((2, 3), keepdim=True)
+
+
+class OverwritesAView(nn.Module):
+    def forward(self, h):
+        flat = h.flatten(1)
+        flat.relu_()
+        return h * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "text"),
+    [
+        (CallsFunctions(), "F.max_pool2d(", "'max_pool2d' has no rule .*use average pooling"),
+        (CallsFunctions(nn.Sequential(Unhappy())), "h + h.mean", "'inner.0.add' combines tensors whose axes hold"),
+        (CallsFunctions(OverwritesAView()), "flat.relu_()", "'inner.relu_' overwrites a tensor that another shape"),
+    ],
+)
+def test_errors_about_functions_say_in_which_line_they_are_called(model, line, text):
+    owner = model if model.inner is None else next(m for m in model.inner.modules() if not isinstance(m, nn.Sequential))
+    with pytest.raises(UnsupportedLayer, match=rf"{text}.*\(called in line {_line_of(owner, line)} of .*{FILE}\)$"):
+        trace(model)
+
+
+@pytest.mark.parametrize("make", [lambda: trace(nn.Softmax(1)), lambda: check_activation(torch.log1p)])
+def test_layers_and_functions_that_no_forward_calls_have_no_line(make):
+    with pytest.raises(UnsupportedLayer) as caught:
+        make()
+    assert "called in" not in str(caught.value)
+
+
+CHOICES = {
+    "where": lambda m, h: torch.where(h > 0, h, 0.0),
+    "a comparison": lambda m, h: h * (h > 0),
+    "masked fill": lambda m, h: h.masked_fill(h < 0, 0.0),
+    "a step": lambda m, h: torch.heaviside(h, h),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_by_values_name_what_declares_them(name):
+    text = r"has no rule .*; a choice by values cannot be read; write .* that with ntkit.infinite.register_activation"
+    with pytest.raises(UnsupportedLayer, match=text):
+        trace(Bent(CHOICES[name]))
+
+
+def test_functions_without_a_rule_name_what_declares_them():
+    text = (
+        r"'log1p' has no rule .*; declare a function of each entry alone with ntkit.infinite.register_activation; else"
+    )
+    with pytest.raises(UnsupportedLayer, match=text):
+        trace(Bent(lambda m, h: torch.log1p(h)))
+
+
+class Spare(nn.Module):
+    """A model with a layer that it does not use, and something else that is wrong."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.used, self.spare, self.run = Linear(3, 3), Linear(3, 3), run
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (lambda m, x: m.used(x), "the parameter 'spare.weight' of shape .3, 3. is not accounted for"),
+        (lambda m, x: 2 * x, "the model has no layer with weights between its input and its output"),
+        (lambda m, x: m.used(torch.relu(x)), "ReLU at 'relu' reads the data, which is not Gaussian"),
+    ],
+)
+def test_a_model_without_a_kernel_is_told_before_what_it_does_not_use(run, text):
+    with pytest.raises(UnsupportedLayer, match=text):
+        ntkit.InfiniteKernel(Spare(run))
 
 
 INVALID = {

@@ -226,6 +226,8 @@ UNSUPPORTED = {
     "root of a size by math": (_bent(lambda m, h: h / math.sqrt(h.size(1))), "'sqrt' computes with the size of a te"),
     "division by a size": (_bent(lambda m, h: h / h.shape[1]), "'truediv' computes with the size of a tensor"),
     "product with a size": (_bent(lambda m, h: h.shape[1] * h), "'mul' computes with the size of a tensor"),
+    "cast to whole numbers": (_bent(lambda m, h: h.to(torch.long)), "'to' is called with arguments that have no rule"),
+    "move to a device": (_bent(lambda m, h: h.to("cuda")), "'to' is called with arguments that have no rule"),
     "stack": (_bent(lambda m, h: torch.stack([h, h], 1)), "'stack' has no rule"),
 }
 
@@ -331,6 +333,18 @@ def _flat_relu_read_again(m, h):
     return m.fc(flat) + m.fc2(h.flatten(1))
 
 
+def _flat_function_read_again(m, h):
+    flat = h.flatten(1)
+    F.relu_(flat)
+    return m.fc(flat) + m.fc2(h.flatten(1))
+
+
+def _cast_read_again(m, h):
+    """A cast copies, or does not."""
+    F.relu_(h.float())
+    return m.fc(h.flatten(1))
+
+
 def _permuted_relu_read_again(m, h):
     h.permute(0, 2, 3, 1).mul_(2.0)
     return m.fc(h.flatten(1))
@@ -352,8 +366,10 @@ def _specs(run, **parts):
 def test_in_place_operations_are_seen_through_views_and_doubtful_ones_refused():
     assert _specs(_permuted_relu_read_again) == _specs(_plain)
     assert _specs(_flat_relu_alone) == _specs(lambda m, h: m.fc(F.relu(h.flatten(1))))
-    with pytest.raises(UnsupportedLayer, match=r"overwrites a tensor that another shape views; use the operation that"):
-        _specs(_flat_relu_read_again, fc2=nn.Linear(128, 1))
+    for again in (_flat_relu_read_again, _flat_function_read_again, _cast_read_again):
+        text = r"'relu_' overwrites a tensor that another shape views; use the operation that is not in place"
+        with pytest.raises(UnsupportedLayer, match=text):
+            _specs(again, fc2=nn.Linear(128, 1))
 
 
 def test_buffers_and_parameters_of_convolutions_are_accounted_for():

@@ -195,7 +195,10 @@ def _of(op, *args):
     [
         (_of("exp", Expression("pow", (VARIABLE, 2))), "grows too fast"),
         (_of("exp", Expression("mul", (0.26, Expression("pow", (VARIABLE, 2))))), "grows too fast"),
-        (_of("div", 1.0, VARIABLE), "activation div.1.0, x. has a pole near x = 0"),
+        (
+            _of("div", 1.0, VARIABLE),
+            "activation div.1.0, x. has a pole near x = 0, as far as pre-activations up to .* tell",
+        ),
         (_of("pow", VARIABLE, -1), "activation pow.x, -1. has a pole near x = 0"),
         (
             _of("pow", Expression("abs", (VARIABLE,)), 0.5),

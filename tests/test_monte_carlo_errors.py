@@ -131,6 +131,7 @@ def test_squares_that_overflow():
     ("samples", "message"),
     [
         ({"x1": X[:0]}, "x1 must hold at least one sample, got an empty batch"),
+        ({"x1": None}, "x1 must be a torch tensor or numpy array, or a tuple or dict of them, got NoneType"),
         ({"x1": [[1.0]]}, "x1 must be a torch tensor or numpy array, or a tuple or dict of them, got list"),
         ({"x1": X.half()}, "x1 must be float32 or float64, got torch.float16"),
         ({"x1": X * torch.nan}, r"x1 must be finite, got 12 value\(s\)"),
@@ -158,6 +159,7 @@ def test_samples(samples, message):
         ({"precision": float("nan")}, "precision must be a positive number"),
         ({"precision": "1%"}, "precision must be a positive number .* got '1%'"),
         ({"which": "nntk"}, "which must be one of 'both', 'nngp', 'ntk', got 'nntk'"),
+        ({"forward": 3}, "forward must be a function of a model and samples, got int"),
         ({"resume": X}, "resume must be a result of monte_carlo_kernel, got Tensor"),
         ({"memory_limit": 0}, "memory_limit must be a positive number of bytes, got 0"),
         ({"memory_limit": "2 GB"}, "memory_limit must be a positive number of bytes, got '2 GB'"),

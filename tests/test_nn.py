@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ntkit
+from ntkit.architecture import specs
 from ntkit.errors import InvalidInput
 
 
@@ -66,6 +67,56 @@ def test_bad_scales_are_refused(unchecked, scale):
     ],
 )
 def test_layers_without_weights_are_refused(unchecked, make, text):
+    with pytest.raises(InvalidInput, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ntkit.nn.Conv2d(3, 4, "a"), "ntkit.nn.Conv2d: kernel_size must be a whole number from 1, got 'a'"),
+        (lambda: ntkit.nn.Conv2d(3, 4, 2.5), "ntkit.nn.Conv2d: kernel_size must be a whole number from 1, got 2.5"),
+        (lambda: ntkit.nn.Conv2d(3, 4, (3, 0)), r"Conv2d: kernel_size\[1\] must be a whole number from 1, got 0"),
+        (lambda: ntkit.nn.Conv1d(3, 4, 3, stride=0), "ntkit.nn.Conv1d: stride must be a whole number from 1, got 0"),
+        (lambda: ntkit.nn.Conv3d(3, 4, 3, dilation=None), "Conv3d: dilation must be a whole number from 1, got None"),
+        (
+            lambda: ntkit.nn.Conv2d(3, 4, 3, groups="a"),
+            "ntkit.nn.Conv2d: groups must be a whole number from 1, got 'a'",
+        ),
+        (lambda: ntkit.nn.Conv2d(3, 4, 3, groups=2), "groups must divide .*, got groups=2 for 3 and 4 channels"),
+        (
+            lambda: ntkit.nn.ConvTranspose2d(3, 4, -1),
+            "ConvTranspose2d: kernel_size must be a whole number from 1, got -1",
+        ),
+        (lambda: ntkit.nn.Embedding(3, 4, padding_idx=7), "padding_idx must be None or a token from -3 to 2, got 7"),
+        (lambda: ntkit.nn.Embedding(3, 4, padding_idx="a"), "padding_idx must be None or a token .*, got 'a'"),
+        (lambda: ntkit.nn.PositionalEmbedding(2.5, 3), r"positions\[0\] must be a whole number from 1, got 2.5"),
+        (lambda: ntkit.nn.PositionalEmbedding(None, 3), r"positions\[0\] must be a whole number from 1, got None"),
+        (lambda: ntkit.nn.PositionalEmbedding((), 3), r"positions must be a whole number or a tuple of some, got \(\)"),
+        (
+            lambda: ntkit.nn.PositionalEmbedding(2, 3, correlation_length="a"),
+            "correlation_length must be a finite number >= 0, got 'a'",
+        ),
+        (lambda: ntkit.nn.SelfAttention(3, 4, mechanism=["softmax"]), "mechanism must be one of softmax, .*, got .'so"),
+        (
+            lambda: ntkit.nn.Polynomial(3.0),
+            "wanted a sequence of coefficients, c_0 first, got 3.0; for one power there",
+        ),
+        (lambda: ntkit.nn.Polynomial(None), "wanted a sequence of coefficients, c_0 first, got None"),
+        (lambda: ntkit.nn.Polynomial("12"), "wanted a sequence of coefficients, c_0 first, got '12'"),
+        (lambda: ntkit.center(None), "ntkit.center: model must be a torch.nn.Module, got NoneType"),
+        (lambda: ntkit.ntk_parameterize(3), "ntk_parameterize: model must be a torch.nn.Module, got int"),
+        (lambda: specs.Polynomial(3.0), "Polynomial takes a tuple of numbers of finite square, c_0 first, as coeff"),
+        (lambda: specs.Polynomial(()), r"Polynomial takes a tuple of numbers .* as coefficients, got \(\)"),
+        (lambda: specs.Polynomial((1.0, math.nan)), r"Polynomial takes .* as coefficients, got \(1.0, nan\)"),
+        (lambda: specs.Monomial(2.5), "Monomial takes a whole number from 0 as n, got 2.5"),
+        (lambda: specs.Hermite(-1), "Hermite takes a whole number from 0 as n, got -1"),
+        (lambda: specs.LeakyReLU("a"), "LeakyReLU takes a number of finite square as negative_slope, got 'a'"),
+        (lambda: specs.Shifted(3, 2.0), "Shifted takes an activation as activation, got 3"),
+        (lambda: specs.Elementwise(3), "Elementwise takes an Expression of x as expression, got 3"),
+    ],
+)
+def test_what_a_layer_or_an_activation_cannot_be_made_of_is_told(unchecked, make, text):
     with pytest.raises(InvalidInput, match=text):
         make()
 

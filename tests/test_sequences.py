@@ -342,6 +342,15 @@ class UnusedMask(nn.Module):
         return self.out(x)
 
 
+class MaskedVectors(UnusedMask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = ntkit.nn.MaskedMean()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.out(self.mean(x, mask))
+
+
 class MaskAsFactor(UnusedMask):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.out((x * mask[..., None]).mean(1))
@@ -412,6 +421,11 @@ def test_inputs_that_do_not_fit_are_refused(unchecked):
         (reader, x[:, 0], "at least one sample of at least one feature"),
         (vectors, (data(3, TOKENS, 3), MASK), "got a tuple; the model takes no mask"),
         (vectors, data(3, 4), r"x1 has shape \(3, 4\), but the model takes \(n, positions 0, channels\)"),
+        (
+            ntkit.InfiniteKernel(MaskedVectors()),
+            (torch.where(MASK[..., None], data(3, TOKENS, 3), torch.nan), MASK),
+            r"x1 must be finite, got 12 .* the first at index \(0, 3, 0\); .*; put 0 where a mask leaves a token out",
+        ),
         (vectors, data(3, TOKENS, 3).long(), "must be float32 or float64, got torch.int64"),
     ]
     for kernel, given_x, text in cases:

@@ -140,6 +140,20 @@ def test_moments_that_a_check_refuses_may_overflow():
     assert "extremes" in check_activation(snake({**formulas, "check": check})())
 
 
+@pytest.mark.parametrize("activation", [3, None, nn.ReLU])
+def test_what_is_no_function_is_refused(unchecked, activation):
+    with pytest.raises(
+        InvalidInput, match=r"check_activation takes a module or a function, got .*; of a class give an"
+    ):
+        check_activation(activation)
+
+
+@pytest.mark.parametrize("rtol", ["a", -1.0, 0.0, 2.0, float("nan"), None])
+def test_a_relative_error_is_a_number_between_0_and_1(unchecked, rtol):
+    with pytest.raises(InvalidInput, match=rf"rtol must be a number between 0 and 1, such as 1e-7, got {rtol!r}"):
+        check_activation(nn.ReLU(), rtol=rtol)
+
+
 def test_what_is_not_one_activation_is_refused():
     with pytest.raises(InvalidInput, match=r"takes one activation, and Linear.* is read as Linear; give a module or"):
         check_activation(ntkit.nn.Linear(3, 3))

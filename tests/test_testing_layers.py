@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -244,12 +245,25 @@ def test_matrices_that_do_not_belong_together_are_found(name):
     [
         (normalised, {"width": 0}, r"width must be from 1 and draws 0 or from 2, got width=0, draws=32"),
         (normalised, {"draws": 1}, r"width must be from 1 and draws 0 or from 2, got width=256, draws=1"),
+        (normalised, {"draws": 2.0}, r"width must be from 1 and draws 0 or from 2, got width=256, draws=2.0"),
+        (normalised, {"width": True}, r"width must be from 1 and draws 0 or from 2, got width=True"),
+        (normalised, {"seed": "a"}, r"seed must be a whole number from 0, got 'a'"),
         (lambda width: 3, {}, r"build must return a torch.nn.Module, got int"),
+        (3, {}, r"build must be a function of a width that returns a new .*, got int; pass lambda width: make_mod"),
+        (nn.Identity(), {}, r"build must be a function of a width .*, got Identity; pass lambda width: make_model"),
+        (lambda: normalised(8), {}, r"build must be a function of one argument, the width, got .*: too many pos"),
     ],
 )
 def test_arguments_out_of_range_are_refused(unchecked, build, options, text):
     with pytest.raises(InvalidInput, match=text):
         check_layer(build, (3,), **options)
+
+
+@pytest.mark.parametrize("shape", [5, None, (), (5.0,), ("a",), (0,), (-1,), (True,)])
+def test_a_sample_s_shape_is_a_tuple_of_whole_numbers(unchecked, shape):
+    text = rf"sample_shape must be a tuple of .*, got {re.escape(repr(shape))}; for vectors of 5 numbers it is \(5,\)"
+    with pytest.raises(InvalidInput, match=text):
+        check_layer(normalised, shape)
 
 
 def test_networks_of_several_results_are_refused():

@@ -18,8 +18,13 @@ Array = Tensor | np.ndarray
 ArrayT = TypeVar("ArrayT", Tensor, np.ndarray)
 
 
-def to_tensor(x: Any, name: str) -> Tensor:
+def to_tensor(x: Any, name: str, repair: str = "remove or repair them") -> Tensor:
     """`x` as a floating-point tensor that shares its memory where possible.
+
+    Args:
+        x: what the caller gave.
+        name: what an error calls it.
+        repair: what to do about values that are not finite.
 
     Raises:
         InvalidInput: `x` is no array, not dense, not floating point, or has a value that is not finite.
@@ -43,7 +48,7 @@ def to_tensor(x: Any, name: str) -> Tensor:
             raise InvalidInput(f"{name} must be float32 or float64, got {tensor.dtype}; convert it with x.double()")
     else:
         raise InvalidInput(f"{name} must be a torch tensor or a numpy array, got {type(x).__name__}")
-    check_finite(tensor, name)
+    check_finite(tensor, name, repair)
     return tensor
 
 
@@ -80,7 +85,7 @@ def _check_dense(tensor: Tensor, name: str) -> None:
         )
 
 
-def check_finite(tensor: Tensor, name: str) -> None:
+def check_finite(tensor: Tensor, name: str, repair: str = "remove or repair them") -> None:
     """Raise `InvalidInput` that counts and locates the first value that is NaN or infinite."""
     if _sum_is_finite(tensor.detach()):
         return
@@ -90,7 +95,7 @@ def check_finite(tensor: Tensor, name: str) -> None:
         count = int((~finite).sum())
         raise InvalidInput(
             f"{name} must be finite, got {count} value(s) that are NaN or infinite, the first at index {where}; "
-            "remove or repair them"
+            f"{repair}"
         )
 
 

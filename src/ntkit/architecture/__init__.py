@@ -2,8 +2,8 @@
 
 `specs` says which layers exist, `windows` which positions they read, `expressions` what an elementwise function is and
 `lowering` how it may be written, `layout` what the axes of a tensor hold. `dispatch` hands each recorded operation to
-the read_* file that knows it, `outside` and `read_outside` hold what users declare, `sizes` says which data fit, and
-`tracing` proves that no parameter was left out.
+the read_* file that knows it, `outside` and `read_outside` hold what users declare and `probe` tries it, `sizes` says
+which data fit, and `tracing` proves that no parameter was left out.
 """
 
 from ntkit.architecture.expressions import VARIABLE, Expression, apply_expression

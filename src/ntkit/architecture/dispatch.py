@@ -5,7 +5,8 @@ In-place operations change what later ones see: `memory` says which recorded ten
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, InPlace, MaskInput, Value, View
 from ntkit.architecture.remedies import remedy_for
 from ntkit.architecture.specs import Input
-from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 
 _READS = Callable[[Reader, Call], Any]  # gives a Value, a View, an InPlace, or what else forward may hold: sizes
 
@@ -85,7 +86,8 @@ class Dispatcher:
                         f"{REMEDY}; or give its module a rule with ntkit.infinite.register_layer"
                     )
                 case _:
-                    self._read(node)
+                    with _saying_where(node):
+                        self._read(node)
         raise InvalidInput("the model's forward returns nothing; it must return a tensor")
 
     def _read(self, node: fx.Node) -> None:
@@ -96,8 +98,7 @@ class Dispatcher:
         if read is None:
             if any(isinstance(arg, Size) for arg in args):
                 raise _size_as_number(call)
-            own = "" if call.module is None else "; or give it a rule with ntkit.infinite.register_layer"
-            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}{own}")
+            raise UnsupportedLayer(f"{call.who} has no rule for its exact kernel; {remedy_for(call)}")
         if (
             any(isinstance(arg, MaskInput) for arg in (*args, *kwargs.values()))
             and read not in read_sequences.READS_MASK
@@ -167,6 +168,17 @@ class Dispatcher:
                 "tensors is wanted; wrap the model in a module that returns what is to be studied"
             )
         return found, structure
+
+
+@contextmanager
+def _saying_where(node: fx.Node) -> Iterator[None]:
+    """Errors about a function or a method, which has no path of its own, say in which line it is called."""
+    try:
+        yield
+    except NtkitError as error:
+        if node.op != "call_module" and node.meta.get("line"):
+            error.args = (f"{error} (called in {node.meta['line']})",)
+        raise
 
 
 def _mask(node: fx.Node) -> MaskInput:

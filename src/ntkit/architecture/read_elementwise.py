@@ -8,6 +8,7 @@ from typing import Any
 from ntkit.architecture.expressions import VARIABLE, Expression, Operand
 from ntkit.architecture.layout import Size
 from ntkit.architecture.lowering import BINARY, CALLS, elementwise_op
+from ntkit.architecture.probe import require_elementwise
 from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, InPlace, Value
 from ntkit.architecture.specs import LinearCombination, Product
@@ -37,6 +38,8 @@ def read_function(reader: Reader, call: Call) -> Value | InPlace:
 
 
 def _apply(call: Call, function: Expression, in_place: bool) -> Value | InPlace:
+    if not isinstance(function.op, str):
+        require_elementwise(function, call.who)
     value = replace(call.x, expression=_substitute(function, call.x.expression), path=call.path)
     return InPlace(value) if in_place else value
 

@@ -201,7 +201,7 @@ def read_dropout_function(reader: Reader, call: Call) -> View | Value | InPlace:
     # torch.nn.functional's two-dimensional ones default to training as well
     default = {"p": 0.5, "training": True, "inplace": False}
     rate, training, in_place = call.bind(**default)
-    return _dropout(reader, call, call.name, float(rate), bool(training), bool(in_place))
+    return _dropout(reader, call, call.name, float(rate), bool(training), bool(in_place) or call.is_in_place)
 
 
 def _dropout(

@@ -17,7 +17,7 @@ from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, Call, Value
 from ntkit.architecture.specs import Layer
 from ntkit.architecture.windows import ConvAxis, KeepAxis
-from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 
 LAYERS: dict[type[nn.Module], Callable[[Any], Layer]] = {}  # module class -> what makes its spec
 
@@ -26,7 +26,15 @@ def read_layer(reader: Reader, call: Call) -> Value:
     """A module whose class is registered."""
     module = call.module
     assert module is not None
-    spec = LAYERS[type(module)](module)
+    try:
+        spec = LAYERS[type(module)](module)
+    except NtkitError:
+        raise
+    except Exception as error:  # a function from outside may raise anything
+        raise InvalidInput(
+            f"{call.who} cannot be read into a spec, as the function given as read= fails: {type(error).__name__}: "
+            f"{error}; it takes the module and returns its spec"
+        ) from error
     if not isinstance(spec, Layer):
         raise InvalidInput(
             f"{call.who} is read into {spec!r}, and a spec is wanted, a frozen dataclass that derives from "

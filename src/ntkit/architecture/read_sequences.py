@@ -13,8 +13,15 @@ from ntkit.architecture.layout import BATCH, CHANNEL, Layout
 from ntkit.architecture.read_layers import claim, scales_of
 from ntkit.architecture.reader import OtherAxes, Reader
 from ntkit.architecture.recorded import REMEDY, Call, MaskInput, Value
-from ntkit.architecture.sequence_specs import Embedding, MaskedFill, MaskedMean, PositionalEmbedding, SelfAttention
-from ntkit.architecture.specs import Concat, LinearCombination
+from ntkit.architecture.specs import (
+    Concat,
+    Embedding,
+    LinearCombination,
+    MaskedFill,
+    MaskedMean,
+    PositionalEmbedding,
+    SelfAttention,
+)
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
 

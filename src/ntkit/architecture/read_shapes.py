@@ -12,7 +12,7 @@ from torch import nn
 from ntkit.architecture.layout import BATCH, VECTOR_AXES, Layout, Size
 from ntkit.architecture.reader import Reader
 from ntkit.architecture.recorded import REMEDY, REQUIRED, Call, Value, View
-from ntkit.architecture.reshape import group_axes
+from ntkit.architecture.reshape import group_axes, split_axis
 from ntkit.architecture.specs import Flatten
 from ntkit.errors import InvalidInput, UnsupportedLayer
 
@@ -146,16 +146,60 @@ def read_squeeze(reader: Reader, call: Call) -> View:
 def read_unsqueeze(reader: Reader, call: Call) -> View:
     """x.unsqueeze(-1)."""
     (dim,) = call.bind(dim=REQUIRED)
-    layout = reader.layout(call.x)
+    return _moved(call, _unsqueezed(call, reader.layout(call.x), dim))
+
+
+def _unsqueezed(call: Call, layout: Layout, dim: int) -> Layout:
     if layout.open:
         raise UnsupportedLayer(
             f"{call.who} adds an axis to the data; give the data with an axis of channels, as in (n, 1, height, width)"
         )
-    return _moved(call, layout.unsqueezed(dim))
+    return layout.unsqueezed(dim)
+
+
+def read_unflatten_module(reader: Reader, call: Call) -> View:
+    """nn.Unflatten."""
+    module: Any = call.module
+    return _unflatten(reader, call, module.dim, module.unflattened_size)
+
+
+def read_unflatten(reader: Reader, call: Call) -> View:
+    """torch.unflatten, x.unflatten(1, (-1, 1, 1))."""
+    return _unflatten(reader, call, *call.bind(dim=REQUIRED, sizes=REQUIRED))
+
+
+def _unflatten(reader: Reader, call: Call, dim: Any, sizes: Any) -> View:
+    """One axis becomes several: axes of one entry beside it, or what it is known to hold."""
+    layout = reader.layout(call.x)
+    given = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+    if layout.open:
+        raise UnsupportedLayer(
+            f"{call.who} splits an axis of the data into {given}; give the data with these axes, as in (n, channels, "
+            "height, width)"
+        )
+    place = layout.dim(dim)
+    split = None
+    if all(isinstance(size, int) for size in given) and given.count(-1) <= 1 and layout.axes[place] != (BATCH,):
+        split = split_axis(layout, layout.axes[place], given)
+    if split is None:
+        raise UnsupportedLayer(
+            f"{call.who} splits axis {place} of {layout} into {given}, and only new axes of one entry, as in (-1, 1, "
+            "1), and positions whose numbers are known without the data have a rule here; take positions from the data "
+            "or a convolution"
+        )
+    return _moved(call, replace(layout, axes=(*layout.axes[:place], *split, *layout.axes[place + 1 :])))
 
 
 def read_contiguous(reader: Reader, call: Call) -> View:
     """x.contiguous(), which copies where the memory is not in order."""
+    return View(call.x, for_certain=False)
+
+
+def read_cast(reader: Reader, call: Call) -> View:
+    """x.float(), x.double(), x.to(torch.float64): the same numbers, copied where the dtype is another."""
+    given = (*call.args[1:], *call.kwargs.values())
+    if given not in ([(torch.float32,), (torch.float64,)] if call.name == "to" else [()]):
+        raise call.unknown_arguments()
     return View(call.x, for_certain=False)
 
 
@@ -199,15 +243,33 @@ def read_attribute(reader: Reader, call: Call) -> Shape | View:
     raise UnsupportedLayer(f"forward reads the attribute '{name}' at {call.who}, which has no rule; {REMEDY}")
 
 
-def read_item(reader: Reader, call: Call) -> Size:
-    """x.shape[0]."""
+def read_item(reader: Reader, call: Call) -> Size | View:
+    """x.shape[0]; x[:, :, None, None], which adds axes of one entry."""
     source, index = call.args
+    if isinstance(source, Value) and _adds_axes(index):
+        return _with_new_axes(reader, replace(call, args=(source,)), index)
     if not isinstance(source, Shape) or not isinstance(index, int):
         raise UnsupportedLayer(f"{call.who} takes a part of a tensor or a size, which has no rule; {REMEDY}")
     return source[index]
 
 
-MODULES = {nn.Flatten: read_flatten_module}
+def _adds_axes(index: Any) -> bool:
+    kept = (None, slice(None), Ellipsis)
+    return isinstance(index, tuple) and all(item in kept for item in index) and index.count(Ellipsis) <= 1
+
+
+def _with_new_axes(reader: Reader, call: Call, index: tuple[Any, ...]) -> View:
+    """An axis of one entry at every None."""
+    layout = reader.layout(call.x)
+    if Ellipsis in index:
+        at, rest = index.index(Ellipsis), len(layout.axes) - index.count(slice(None))
+        index = (*index[:at], *[slice(None)] * rest, *index[at + 1 :])
+    for place, item in enumerate(index):
+        layout = _unsqueezed(call, layout, place) if item is None else layout
+    return _moved(call, layout)
+
+
+MODULES = {nn.Flatten: read_flatten_module, nn.Unflatten: read_unflatten_module}
 CALLS = {
     **dict.fromkeys((torch.flatten, "flatten"), read_flatten),
     **dict.fromkeys((torch.reshape, "reshape", "view"), read_reshape),
@@ -218,7 +280,9 @@ CALLS = {
     **dict.fromkeys((torch.movedim, "movedim", torch.moveaxis, "moveaxis"), read_move),
     **dict.fromkeys((torch.squeeze, "squeeze"), read_squeeze),
     **dict.fromkeys((torch.unsqueeze, "unsqueeze"), read_unsqueeze),
+    **dict.fromkeys((torch.unflatten, "unflatten"), read_unflatten),
     "contiguous": read_contiguous,
+    **dict.fromkeys(("float", "double", "to"), read_cast),
     **dict.fromkeys((torch.clone, "clone"), read_clone),
     "size": read_size,
     getattr: read_attribute,

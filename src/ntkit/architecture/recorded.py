@@ -6,6 +6,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from ntkit.architecture.expressions import VARIABLE, Operand
@@ -87,9 +89,11 @@ class Call:
 
     @property
     def name(self) -> Any:
-        """The function, or the name of the method; one that ends in _ is the method without it, acting in place."""
+        """The function, or the name of the method; one that ends in _ is the one without it, acting in place."""
         target: Any = self.node.target
-        return target[:-1] if self.is_in_place and isinstance(target, str) else target
+        if isinstance(target, str):
+            return target[:-1] if self.is_in_place else target
+        return _IN_PLACE.get(target, target)
 
     @property
     def is_in_place(self) -> bool:
@@ -97,7 +101,7 @@ class Call:
         target: Any = self.node.target
         if isinstance(target, str):
             return target.endswith("_") and not target.endswith("__")
-        return target in _AUGMENTED
+        return target in _AUGMENTED or target in _IN_PLACE
 
     @property
     def x(self) -> Value:
@@ -131,4 +135,11 @@ class Call:
 
 
 _SYNONYMS = {"axis": "dim", "keepdims": "keepdim"}  # torch takes numpy's names too
+# torch.relu_ -> torch.relu and its like, as torch names them
+_IN_PLACE: dict[Any, Any] = {
+    getattr(home, name): getattr(home, name[:-1])
+    for home in (torch, F)
+    for name in dir(home)
+    if name.endswith("_") and not name.startswith("_") and hasattr(home, name[:-1])
+}
 _AUGMENTED = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow)

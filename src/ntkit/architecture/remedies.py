@@ -17,9 +17,23 @@ _INSTEAD = {
 }
 
 
+_CHOICES = {"where", "gt", "lt", "ge", "le", "eq", "ne", "maskedfill", "heaviside"}  # by the values of a tensor
+
+
 def remedy_for(call: Call) -> str:
     """What to use in place of an operation without a rule."""
     name = call.path.rsplit(".", 1)[-1] if call.module is None else type(call.module).__name__
     plain = name.replace("_", "").lower()
+    if call.module is None and plain in _CHOICES:
+        return (
+            "a choice by values cannot be read; write the elementwise function that it belongs to as a function or "
+            "module of its own, and declare that with ntkit.infinite.register_activation"
+        )
     special = next((text for start, text in _INSTEAD.items() if plain.startswith(start.lower())), None)
-    return f"{special}; or {REMEDY}" if special else REMEDY
+    if special is not None:
+        remedy = f"{special}; or {REMEDY}"
+    elif call.module is None:
+        remedy = f"declare a function of each entry alone with ntkit.infinite.register_activation; else {REMEDY}"
+    else:
+        remedy = REMEDY
+    return remedy if call.module is None else f"{remedy}; or give it a rule with ntkit.infinite.register_layer"

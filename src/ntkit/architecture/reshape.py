@@ -1,4 +1,4 @@
-"""Which axes of a tensor a reshape merges."""
+"""Which axes of a tensor a reshape merges, and into which one splits."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def group_axes(layout: Layout, shape: tuple[Any, ...]) -> tuple[Axis, ...] | Non
         return None
     found = [axes for axes in _partitions(layout.axes, len(shape)) if _fits(layout, axes, shape)]
     return found[0] if len(found) == 1 else None
+
+
+def split_axis(layout: Layout, axis: Axis, sizes: tuple[Any, ...]) -> tuple[Axis, ...] | None:
+    """What the axes hold into which one is split; None where that cuts through what it holds, or is not certain.
+
+    Args:
+        layout: before.
+        axis: what the one holds.
+        sizes: of the axes that it becomes: numbers, at most one −1.
+    """
+    if not sizes:
+        return () if not axis else None
+    for count in range(len(axis), -1, -1):
+        first, rest = axis[:count], split_axis(layout, axis[count:], sizes[1:])
+        if rest is not None and (sizes[0] == -1 or layout.extent(first) == sizes[0]):
+            return first, *rest
+    return None
 
 
 def _partitions(axes: tuple[Axis, ...], groups: int) -> Iterator[tuple[Axis, ...]]:

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from ntkit.architecture.network import Network
-from ntkit.architecture.sequence_specs import Embedding, MaskedMean, PositionalEmbedding, SelfAttention
 from ntkit.architecture.specs import (
     Concat,
     Conv,
+    Embedding,
     Flatten,
     Input,
     Layer,
     Linear,
     LinearCombination,
+    MaskedMean,
     Pool,
+    PositionalEmbedding,
     Product,
+    SelfAttention,
     Spec,
     Squeeze,
 )

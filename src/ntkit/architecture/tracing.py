@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import operator
 import os
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,6 +75,19 @@ def _place(tracer: Any) -> str:
     return f"the forward of {tracer.scope.module_type.__name__}{at}"
 
 
+_NOT_THE_USERS = ("torch", "ntkit", "jaxtyping", "beartype")  # packages whose frames stand above a call
+
+
+def _line_in_forward() -> str | None:
+    """Where the forward that is being recorded is by now, in a file of the user's own."""
+    frame = sys._getframe(1)
+    while frame is not None and not (frame.f_globals is globals() and frame.f_code.co_name == _record.__name__):
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _NOT_THE_USERS:
+            return f"line {frame.f_lineno} of {frame.f_code.co_filename}"
+        frame = frame.f_back
+    return None
+
+
 class _RecordedAttribute(Attribute, _Recorded):
     """What `x.name` of a recorded tensor is."""
 
@@ -126,7 +141,9 @@ class _Tracer(fx.Tracer):
                 " and whether parameters train is read from the parameters only; remove that and call "
                 "requires_grad_(False) on every layer whose output it cuts off, which says the same"
             )
-        return super().create_node(kind, *args, **kwargs)
+        node = super().create_node(kind, *args, **kwargs)
+        node.meta["line"] = _line_in_forward()
+        return node
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Recorded(node, self)
@@ -183,6 +200,21 @@ def trace(model: nn.Module) -> Network:
         >>> net.weighted_paths
         ('0', '2')
     """
+    network, require_complete = read_network(model)
+    require_complete()
+    return network
+
+
+def read_network(model: nn.Module) -> tuple[Network, Callable[[], None]]:
+    """The network, and what raises where a parameter or buffer is left out: for later, as other errors say more.
+
+    Args:
+        model: as in `trace`.
+
+    Raises:
+        UnsupportedLayer: as in `trace`, but for what is left out.
+        InvalidInput: as in `trace`.
+    """
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     _require_untouched(model)
@@ -190,8 +222,8 @@ def trace(model: nn.Module) -> Network:
     return _read(root, _record(root))
 
 
-def _read(root: _Whole, record: fx.Graph) -> Network:
-    """The network that a record says.
+def _read(root: _Whole, record: fx.Graph) -> tuple[Network, Callable[[], None]]:
+    """The network that a record says, and the proof that it is complete.
 
     A linear layer takes vectors and sequences alike. Where nothing else tells what the data are, they are vectors, or
     else what makes sense of the whole model; if nothing does, the reading that came furthest has the error.
@@ -200,9 +232,7 @@ def _read(root: _Whole, record: fx.Graph) -> Network:
     for rank in (2, 3, 4):
         dispatcher = Dispatcher(Reader(root, prefix="model", rank=rank))
         try:
-            network = dispatcher.run(record)
-            _prove_complete(root, dispatcher.reader)
-            return network
+            return dispatcher.run(record), partial(_prove_complete, root, dispatcher.reader)
         except NtkitError as error:
             failed.setdefault((len(dispatcher.values), not isinstance(error, OtherAxes)), error)
         if not dispatcher.reader.assumed_rank:

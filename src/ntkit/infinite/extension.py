@@ -99,10 +99,17 @@ def register_activation(
     if not (inspect.isroutine(target) or (isinstance(target, type) and issubclass(target, nn.Module))):
         raise InvalidInput(f"register_activation takes a torch.nn.Module class or a function, got {target!r}")
     _require_new(target)
-    if not formulas:
-        if constants:
-            raise InvalidInput(f"constants={tuple(constants)} are for formulas, and none are given; leave them out")
-        return outside.register_elementwise(cast(Any, target))
+    if isinstance(constants, str) or not isinstance(constants, Sequence):
+        raise InvalidInput(f"constants= must be a tuple of names of attributes, as in ('b',), got {constants!r}")
+    if formulas:
+        return _with_formulas(target, formulas, constants)
+    if constants:
+        raise InvalidInput(f"constants={tuple(constants)} are for formulas, and none are given; leave them out")
+    return outside.register_elementwise(cast(Any, target))
+
+
+def _with_formulas(target: Any, formulas: dict[str, Formula], constants: Sequence[str]) -> Any:
+    """What `register_activation` returns where there are formulas."""
     is_class = isinstance(target, type)
     if constants and not is_class:
         raise InvalidInput("constants= names attributes of modules; of a function its parameters after x count")
@@ -122,12 +129,14 @@ def _check_formulas(who: str, formulas: dict[str, Formula], constants: tuple[str
         )
     for name, formula in formulas.items():
         wanted = (*_ARGUMENTS[name], *constants)
-        try:
-            inspect.signature(formula).bind(*wanted)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"the formula {name} of {who} must be a function of ({', '.join(wanted)}), got {formula!r}: {error}"
-            ) from None
+        _require_function(f"the formula {name} of {who}", formula, wanted)
+
+
+def _require_function(who: str, function: Any, arguments: tuple[str, ...]) -> None:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{who} must be a function of ({', '.join(arguments)}), got {function!r}: {error}") from None
 
 
 def register_layer(
@@ -149,7 +158,7 @@ def register_layer(
         The decorator, which returns the rule as it is.
 
     Raises:
-        InvalidInput: no such types, or the class or the spec is known to ntkit already.
+        InvalidInput: no such types or functions, or the class or the spec is known to ntkit already.
 
     Example:
         >>> import dataclasses
@@ -178,9 +187,11 @@ def register_layer(
         )
     if not getattr(spec, "__dataclass_params__", None) or "__dataclass_params__" not in vars(spec):
         raise InvalidInput(f"{spec.__name__} must be decorated with @dataclass(frozen=True), so that specs compare")
+    _require_function(f"read= of {module.__name__}", read, ("module",))
     _require_new(module)
 
     def decorate(layer_rule: LayerRule) -> LayerRule:
+        _require_function(f"the rule of {spec.__name__}", layer_rule, ("spec", "inputs", "builder"))
         if rule.registry.get(spec, layer_rule) is not layer_rule:
             raise InvalidInput(f"{spec.__name__} has another rule already; derive a spec of its own for {layer_rule!r}")
         LAYERS[module] = read

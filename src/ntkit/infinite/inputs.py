@@ -71,10 +71,8 @@ def mask_of(mask: Any, x: Tensor, placement: Placement, name: str) -> Tensor | N
     Raises:
         InvalidInput: it is no array of True and False for every token, or a sample has no token at all.
     """
-    masked = (ops.MaskedMean, ops.MaskedFill)
-    reads = [op.source for op in placement.program.instructions if isinstance(op, masked)]
-    reads += [op.keys for op in placement.program.instructions if isinstance(op, ops.Attend) and op.masked]
-    tokens = {placement.positions(register) for register in reads}
+    masked = (register for op in placement.program.instructions for register in op.masked_registers)
+    tokens = {placement.positions(register) for register in masked}
     if not tokens:
         return None
     if len(tokens) > 1:
@@ -106,7 +104,8 @@ def samples(network: Network, x: Any, name: str) -> Tensor:
     Raises:
         InvalidInput: no samples, no features, or a shape that the model does not take.
     """
-    tensor = to_tokens(x, name) if network.takes_tokens else to_tensor(x, name)
+    masked = "; put 0 where a mask leaves a token out" if network.takes_mask else ""
+    tensor = to_tokens(x, name) if network.takes_tokens else to_tensor(x, name, f"remove or repair them{masked}")
     if tensor.ndim < 2 or len(tensor) == 0 or tensor[0].numel() == 0:
         raise InvalidInput(
             f"{name} must hold at least one sample of at least one feature, got shape {tuple(tensor.shape)}"

@@ -12,7 +12,7 @@ from torch import nn
 from ntkit._arrays import Array
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Number, Weighted
-from ntkit.architecture.tracing import trace
+from ntkit.architecture.tracing import read_network
 from ntkit.errors import InvalidInput
 from ntkit.infinite import inputs
 from ntkit.infinite.engines import Engine
@@ -81,10 +81,12 @@ class InfiniteKernel:
     ):
         if not isinstance(tolerance, float) or not 1e-13 <= tolerance < 1:
             raise InvalidInput(f"tolerance must be a float between 1e-13 and 1, got {tolerance!r}")
-        network = with_scales(trace(model), w_std, b_std, parameterization)
+        network, require_complete = read_network(model)
+        network = with_scales(network, w_std, b_std, parameterization)
         object.__setattr__(self, "network", network)
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "program", compile_network(in_numbers(network)))
+        require_complete()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, InfiniteKernel):

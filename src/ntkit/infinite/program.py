@@ -30,6 +30,11 @@ class Instruction:
         """Registers that it reads."""
         return ()
 
+    @property
+    def masked_registers(self) -> tuple[int, ...]:
+        """Registers of whose tokens the mask says which are there."""
+        return ()
+
     def renumbered(self, new: Mapping[int, int]) -> Instruction:
         """The instruction with registers {old: new}."""
         return self
@@ -92,8 +97,7 @@ class Affine(OfOne):
     @property
     def numbers(self) -> tuple[float, float, float, float]:
         """All four in the order of the arguments, in a program without gradients in scales."""
-        four = self.weight_variance, self.bias_variance, self.weight_rate, self.bias_rate
-        return tuple(map(float, four))  # pyright: ignore[reportReturnType]
+        return float(self.weight_variance), float(self.bias_variance), float(self.weight_rate), float(self.bias_rate)
 
     @property
     def requires_grad(self) -> bool:
@@ -231,6 +235,11 @@ class Attend(Mix):
         """The registers of x and y."""
         return self.source, self.keys
 
+    @property
+    def masked_registers(self) -> tuple[int, ...]:
+        """The register of y, where there is a mask."""
+        return (self.keys,) if self.masked else ()
+
     def renumbered(self, new: Mapping[int, int]) -> Instruction:
         """The instruction with registers {old: new}."""
         return replace(self, source=new[self.source], keys=new[self.keys])
@@ -240,10 +249,20 @@ class Attend(Mix):
 class MaskedMean(Mix):
     """The mean over the tokens that are there; the result is a vector's."""
 
+    @property
+    def masked_registers(self) -> tuple[int, ...]:
+        """The register of x."""
+        return (self.source,)
+
 
 @dataclass(frozen=True)
 class MaskedFill(OfOne):
     """0 at tokens that are not there: s and T are 0 where either is not, D is the other's q."""
+
+    @property
+    def masked_registers(self) -> tuple[int, ...]:
+        """The register of x."""
+        return (self.source,)
 
 
 @dataclass(frozen=True)

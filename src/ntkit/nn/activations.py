@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -251,6 +252,11 @@ class Polynomial(torch.nn.Module):
 
     def __init__(self, coefficients: Sequence[float | int]):
         super().__init__()
+        if not isinstance(coefficients, (Sequence, np.ndarray)) or isinstance(coefficients, str):
+            raise InvalidInput(
+                f"ntkit.nn.Polynomial: wanted a sequence of coefficients, c_0 first, got {coefficients!r}; for one "
+                "power there is ntkit.nn.Monomial"
+            )
         _require_finite("Polynomial", **{f"c_{j}": c for j, c in enumerate(coefficients)})
         self.coefficients = tuple(map(float, coefficients))
         if not self.coefficients:

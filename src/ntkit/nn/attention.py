@@ -78,7 +78,7 @@ class SelfAttention(torch.nn.Module):
         key_in_channels = in_channels if key_in_channels is None else key_in_channels
         check_sizes(name, key_channels=keys, value_channels=values, key_in_channels=key_in_channels)
         check_scales(name, w_std, b_std)
-        if mechanism not in MECHANISMS:
+        if not isinstance(mechanism, str) or mechanism not in MECHANISMS:
             raise InvalidInput(f"{name}: mechanism must be one of {', '.join(MECHANISMS)}, got {mechanism!r}")
         if not is_finite_scale(score_scale):
             raise InvalidInput(f"{name}: score_scale must be a finite number, of finite square, got {score_scale!r}")

@@ -26,6 +26,8 @@ class Centered(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, scale: float = 1.0):
         super().__init__()
+        if not isinstance(model, torch.nn.Module):
+            raise InvalidInput(f"ntkit.center: model must be a torch.nn.Module, got {type(model).__name__}")
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
             raise InvalidInput(f"ntkit.center: scale must be a finite number > 0, got {scale!r}")
         self.model = model
@@ -50,7 +52,7 @@ def center(model: torch.nn.Module, scale: float = 1.0) -> Centered:
         A module whose output is exactly zero until the model's parameters move.
 
     Raises:
-        InvalidInput: scale is not a finite number > 0.
+        InvalidInput: model is no module, or scale is not a finite number > 0.
 
     Example:
         >>> f = center(torch.nn.Linear(2, 1))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ntkit.errors import InvalidInput
 from ntkit.nn.scale import check_scales, check_sizes
 
 
@@ -98,7 +99,15 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
         **kwargs: Any,
     ):
         name = f"ntkit.nn.{type(self).__name__}"
-        check_sizes(name, in_channels=in_channels, out_channels=out_channels)
+        check_sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        for option, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+            each = value if isinstance(value, (tuple, list)) else (value,)
+            check_sizes(name, **{f"{option}[{k}]" if len(each) > 1 else option: n for k, n in enumerate(each)})
+        if in_channels % groups or out_channels % groups:
+            raise InvalidInput(
+                f"{name}: groups must divide in_channels and out_channels, got groups={groups} for {in_channels} and "
+                f"{out_channels} channels"
+            )
         check_scales(name, w_std, b_std)
         self.w_std, self.b_std = float(w_std), float(b_std)
         options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}

@@ -26,14 +26,16 @@ def ntk_parameterize(model: torch.nn.Module, w_std: float = 1.0, b_std: float = 
         The new model.
 
     Raises:
-        InvalidInput: a scale is negative or not finite, or a layer has no counterpart here: a subclass whose forward
-            may differ, a parameter that two layers share.
+        InvalidInput: model is no module, a scale is negative or not finite, or a layer has no counterpart here: a
+            subclass whose forward may differ, a parameter that two layers share.
 
     Example:
         >>> plain = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
         >>> ntk_parameterize(plain, w_std=2**0.5, b_std=0.1)[0]
         Linear(4, 8, w_std=1.41421, b_std=0.1)
     """
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidInput(f"ntk_parameterize: model must be a torch.nn.Module, got {type(model).__name__}")
     _require_counterparts(model)
     copied = copy.deepcopy(model)
     if replacement := _replacement(copied, w_std, b_std):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ class Embedding(torch.nn.Embedding):
     def __init__(self, num_embeddings: int, embedding_dim: int, w_std: float = 1.0, **kwargs: Any):
         check_sizes("ntkit.nn.Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         check_scales("ntkit.nn.Embedding", w_std, 0.0)
+        padding = kwargs.get("padding_idx")
+        if padding is not None and not (isinstance(padding, int) and -num_embeddings <= padding < num_embeddings):
+            raise InvalidInput(
+                f"ntkit.nn.Embedding: padding_idx must be None or a token from {-num_embeddings} to "
+                f"{num_embeddings - 1}, got {padding!r}"
+            )
         self.w_std = float(w_std)
         super().__init__(num_embeddings, embedding_dim, **kwargs)
 
@@ -80,10 +87,12 @@ class PositionalEmbedding(torch.nn.Module):
     ):
         super().__init__()
         name = "ntkit.nn.PositionalEmbedding"
-        self.positions = (positions,) if isinstance(positions, int) else tuple(positions)
+        self.positions = tuple(positions) if isinstance(positions, Iterable) else (positions,)
+        if not self.positions:
+            raise InvalidInput(f"{name}: positions must be a whole number or a tuple of some, got {positions!r}")
         check_sizes(name, channels=channels, **{f"positions[{k}]": n for k, n in enumerate(self.positions)})
         check_scales(name, w_std, 0.0)
-        if not 0 <= correlation_length < math.inf:
+        if not isinstance(correlation_length, (int, float)) or not 0 <= correlation_length < math.inf:
             raise InvalidInput(f"{name}: correlation_length must be a finite number >= 0, got {correlation_length!r}")
         self.channels, self.w_std, self.concatenate = channels, float(w_std), bool(concatenate)
         self.correlation_length = float(correlation_length)

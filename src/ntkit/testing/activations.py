@@ -54,7 +54,7 @@ def check_activation(activation: nn.Module | Callable[[Tensor], Tensor], *, rtol
 
     Raises:
         ContractViolation: a property does not hold; the message says which, with numbers.
-        InvalidInput: it is not one activation.
+        InvalidInput: it is not one activation, or an argument is out of range.
         UnsupportedLayer: ntkit cannot read it.
 
     Example:
@@ -63,6 +63,12 @@ def check_activation(activation: nn.Module | Callable[[Tensor], Tensor], *, rtol
         ('equal samples', 'second moment', 'mean', 'distance', 'derivative', 'symmetry', 'definiteness', 'extremes',
          'engines', 'gradients')
     """
+    if not callable(activation) or isinstance(activation, type):
+        raise InvalidInput(
+            f"check_activation takes a module or a function, got {activation!r}; of a class give an instance"
+        )
+    if not isinstance(rtol, float) or not 0 < rtol < 1:
+        raise InvalidInput(f"rtol must be a number between 0 and 1, such as 1e-7, got {rtol!r}")
     case = _Case.of(activation)
     contract = Contract(case.spec.name)
     _check_equal(contract, case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -62,8 +63,7 @@ def check_layer(
         >>> ntkit.testing.check_layer(build, (3,))[-3:]
         ('parameters', 'frozen parameters', 'covariance of outputs')
     """
-    if not isinstance(width, int) or width < 1 or not isinstance(draws, int) or draws < 0 or draws == 1:
-        raise InvalidInput(f"width must be from 1 and draws 0 or from 2, got width={width!r}, draws={draws!r}")
+    _check_arguments(build, sample_shape, width, draws, seed)
     networks = Networks(build, width, seed)
     model = networks.draw(0)
     kernel = InfiniteKernel(model, **scales)
@@ -84,6 +84,35 @@ def check_layer(
     if draws:
         networks.check_limit(contract, x[1:4], draws, scales)
     return contract.result()
+
+
+def _check_arguments(build: Any, sample_shape: Any, width: Any, draws: Any, seed: Any) -> None:
+    if not callable(build) or isinstance(build, nn.Module):
+        raise InvalidInput(
+            f"build must be a function of a width that returns a new torch.nn.Module, got {type(build).__name__}; pass "
+            "lambda width: make_model(width)"
+        )
+    try:
+        inspect.signature(build).bind(width)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"build must be a function of one argument, the width, got {build!r}: {error}") from None
+    if (
+        not isinstance(sample_shape, (tuple, list))
+        or not sample_shape
+        or not all(_is_count(n, 1) for n in sample_shape)
+    ):
+        raise InvalidInput(
+            f"sample_shape must be a tuple of whole numbers from 1, without the axis of samples, got {sample_shape!r}; "
+            "for vectors of 5 numbers it is (5,)"
+        )
+    if not _is_count(width, 1) or not _is_count(draws, 0) or draws == 1:
+        raise InvalidInput(f"width must be from 1 and draws 0 or from 2, got width={width!r}, draws={draws!r}")
+    if not _is_count(seed, 0):
+        raise InvalidInput(f"seed must be a whole number from 0, got {seed!r}")
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _check_matrices(contract: Contract, kernel: InfiniteKernel, x: Tensor) -> None:

@@ -114,8 +114,9 @@ def _refuse_poles(expression: Function, kinks: np.ndarray, reach: float) -> None
         poles = kinks[rises.all(axis=-1).any(axis=-1)]
         if len(poles):
             raise InvalidInput(
-                f"the{name} activation {expression} has a pole near x = {round(poles[0], 6) + 0.0:g}, so a second "
-                "moment under a Gaussian is infinite; use a function that is bounded there"
+                f"the{name} activation {expression} has a pole near x = {round(poles[0], 6) + 0.0:g}, as far as "
+                f"pre-activations up to {reach:.2g} can tell, so a second moment under a Gaussian is infinite; use a "
+                "function that is bounded there, or smaller weights and inputs where it is"
             )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ntkit.architecture.expressions import Expression, apply_expression
+from ntkit.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def value_and_slope(expression: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = x if keep else x.detach().requires_grad_(True)
         value = apply_expression(expression, leaf)
+        if value.requires_grad and value.dtype != x.dtype:
+            raise InvalidInput(
+                f"the activation {expression} computes in {value.dtype}, whose rounding would be taken for kinks; let "
+                f"it compute in the dtype of its argument, {x.dtype}"
+            )
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=keep, materialize_grads=True)
         else:

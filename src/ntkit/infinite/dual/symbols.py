@@ -8,6 +8,7 @@ compiled engine turns into machine code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -25,8 +26,15 @@ class Recording:
         """An argument of the formula."""
         return self.add("argument " + name, ())
 
+    @property
+    def written(self) -> tuple[Any, ...]:
+        """The operations in order, symbols by their index, so that two recordings compare."""
+        return tuple(self._index)
+
     def add(self, name: str, operands: tuple[Symbol | int | float, ...]) -> Symbol:
         """The symbol of an operation."""
+        if any(not isinstance(o, Symbol) and o != o for o in operands):
+            raise TypeError("a recorded formula cannot compute with nan")
         key = (name, *(("symbol", o.index) if isinstance(o, Symbol) else float(o) for o in operands))
         if key not in self._index:
             self._index[key] = len(self.operations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,9 @@ def task_of(
             'some, or pass which="nngp"'
         )
     network = Network(model, "*", forward)
-    first, second = (
-        None if x is None else admit(x, name, network.dtype, network.device, network.embeds)
-        for x, name in ((x1, "x1"), (x2, "x2"))
-    )
-    if x2 is not None:
+    as_samples = partial(admit, dtype=network.dtype, device=network.device, embeds=network.embeds)
+    first, second = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")
+    if second is not None:
         require_alike(first, second)
     task = Task(first, second, kinds, forward, limit, network.dtype)
     n, m = task.shape

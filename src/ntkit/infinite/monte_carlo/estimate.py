@@ -63,6 +63,14 @@ class Rule:
         ratio = run.precision / self.precision
         return max(run.draws * ratio * ratio, float(self.min_draws))
 
+    def told(self, run: Run) -> str:
+        """What a run that has not reached the precision says."""
+        return (
+            f"after {run.draws} draws the largest standard error is {run.precision:.2g} of the largest entry, and "
+            f"{self.precision:.2g} was asked for; about {self.needed(run):,.0f} draws are needed: raise draws, and go "
+            "on from here with resume="
+        )
+
 
 def monte_carlo_kernel(
     builder: Builder,
@@ -137,7 +145,7 @@ def monte_carlo_kernel(
     processes", section 6, and Novak et al. 2020, "Neural Tangents", section 2.
     """
     rule = Rule(draws, precision, min_draws)
-    _check_arguments(builder, rule, seed, which, resume)
+    _check_arguments(builder, rule, seed, which, forward, resume)
     _check_resources(memory_limit, checkpoint)
     store = None if checkpoint is None else Checkpoint(Path(checkpoint).expanduser().resolve())
     with generators_kept(), derivatives():
@@ -147,13 +155,7 @@ def monte_carlo_kernel(
         run = _started(_identity(first, task, seed, which), task, resume, store)
         run = _continued(run, first, networks, task, rule, store, Reporter(progress))
     if precision is not None and not rule.is_reached(run):
-        warnings.warn(
-            f"after {run.draws} draws the largest standard error is {run.precision:.2g} of the largest entry, and "
-            f"{precision:.2g} was asked for; about {rule.needed(run):,.0f} draws are needed: raise draws, and go on "
-            "from here with resume=",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(rule.told(run), RuntimeWarning, stacklevel=2)
     return result_of(run, x1, task.dtype)
 
 
@@ -216,7 +218,7 @@ def _naming(index: int) -> Iterator[None]:
         raise type(error)(f"network {index} of the builder: {error}") from error
 
 
-def _check_arguments(builder: Any, rule: Rule, seed: Any, which: Any, resume: Any) -> None:
+def _check_arguments(builder: Any, rule: Rule, seed: Any, which: Any, forward: Any, resume: Any) -> None:
     if not callable(builder) or isinstance(builder, nn.Module):
         raise InvalidInput(
             f"builder must be a function that returns a new torch.nn.Module, got {type(builder).__name__}; pass "
@@ -234,6 +236,8 @@ def _check_arguments(builder: Any, rule: Rule, seed: Any, which: Any, resume: An
         )
     if which not in get_args(Which):
         raise InvalidInput(f"which must be one of {', '.join(map(repr, get_args(Which)))}, got {which!r}")
+    if forward is not None and not callable(forward):
+        raise InvalidInput(f"forward must be a function of a model and samples, got {type(forward).__name__}")
     if resume is not None and not isinstance(resume, MonteCarloKernels):
         raise InvalidInput(f"resume must be a result of monte_carlo_kernel, got {type(resume).__name__}")
 

@@ -8,13 +8,17 @@ Only what is known to be right is compiled; everything else raises. The books th
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import singledispatch
 from itertools import combinations
+from typing import Any
+
+from torch import Tensor
 
 from ntkit.architecture.network import Network
-from ntkit.architecture.specs import Spec
-from ntkit.errors import InvalidInput, UnsupportedLayer
+from ntkit.architecture.specs import Layer, Spec
+from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
 from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program, ScaleAndShift
 from ntkit.infinite.rules.values import Block, Kind, Support, Term, Value, covariance_of, single
 
@@ -35,11 +39,34 @@ class Builder:
             shared: whether an equal instruction's register is reused (not for layers with parameters).
             of: what the register holds, where equal kernels may belong to different values (h − g and h + g).
         """
+        self._require_instruction(instruction)
         if shared and (instruction, of) in self._shared:
             return self._shared[instruction, of]
         self.instructions.append(instruction)
         self._shared[instruction, of] = len(self.instructions) - 1
         return len(self.instructions) - 1
+
+    def _require_instruction(self, instruction: Any) -> None:
+        """Rules come from outside too."""
+        who, number = f"the rule of the layer at '{self.path}'", len(self.instructions)
+        if not isinstance(instruction, Instruction):
+            raise InvalidInput(f"{who} must emit instructions of ntkit.infinite.program, got {instruction!r}")
+        wrong = [source for source in instruction.sources if not isinstance(source, int) or not 0 <= source < number]
+        if wrong:
+            raise InvalidInput(
+                f"{who} emits {type(instruction).__name__}, which reads the register {wrong[0]!r}, and there are 0 to "
+                f"{number - 1}; take registers from builder.emit, builder.settle or builder.gaussian"
+            )
+        if isinstance(instruction, Combine) and len(instruction.terms) != len(instruction.weights):
+            raise InvalidInput(
+                f"{who} emits Combine, which takes one weight for each of {len(instruction.terms)} registers, got "
+                f"{len(instruction.weights)}"
+            )
+        if isinstance(instruction, Affine):
+            for name in ("weight_variance", "bias_variance", "weight_rate", "bias_rate"):
+                value = getattr(instruction, name)
+                if not isinstance(value, Tensor) and not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                    raise InvalidInput(f"{who} emits Affine, whose {name} must be a finite number >= 0, got {value!r}")
 
     def single(
         self, instruction: Instruction, kind: Kind, support: Support | None = None, channels: int | None = None
@@ -172,6 +199,27 @@ def rule(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
     )
 
 
+def _value_of(spec: Spec, inputs: list[Value], builder: Builder) -> Value:
+    """What a rule says; where one from outside fails, the error names it."""
+    try:
+        value: Any = rule(spec, inputs, builder)
+    except NtkitError:
+        raise
+    except Exception as error:  # of a rule from outside, which may raise anything
+        if not isinstance(spec, Layer):
+            raise
+        raise InvalidInput(
+            f"the rule of {spec.name} at '{builder.path}' fails: {type(error).__name__}: {error}; it takes (spec, "
+            "inputs, builder), inputs a list of values, and returns what builder.single gives"
+        ) from error
+    if not isinstance(value, Value):
+        raise InvalidInput(
+            f"the rule of {spec.name} at '{builder.path}' must return an ntkit.infinite.rules.Value, got {value!r}; "
+            "return what builder.single gives"
+        )
+    return value
+
+
 def compile_network(network: Network) -> Program:
     """The program that computes the network's kernels, one for each output.
 
@@ -186,13 +234,7 @@ def compile_network(network: Network) -> Program:
     values: list[Value] = []
     for node in network.nodes:
         builder.path = node.path
-        value = rule(node.spec, [values[i] for i in node.inputs], builder)
-        if not isinstance(value, Value):
-            raise InvalidInput(
-                f"the rule of {node.spec.name} at '{node.path}' must return an ntkit.infinite.rules.Value, got "
-                f"{value!r}; return what builder.single gives"
-            )
-        values.append(value)
+        values.append(_value_of(node.spec, [values[i] for i in node.inputs], builder))
     outputs: list[int] = []
     for node in network.outputs:
         builder.path = network.nodes[node].path

@@ -8,7 +8,7 @@ Reference: Hron, Bahri, Sohl-Dickstein & Novak 2020, theorems 3 and 4, for score
 
 from __future__ import annotations
 
-from ntkit.architecture.sequence_specs import Embedding, MaskedFill, MaskedMean, PositionalEmbedding, SelfAttention
+from ntkit.architecture.specs import Embedding, MaskedFill, MaskedMean, PositionalEmbedding, SelfAttention
 from ntkit.infinite import program as ops
 from ntkit.infinite.rules.affine import affine_layer, scales
 from ntkit.infinite.rules.base import Builder, rule

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ntkit.architecture.specs import Spec, Weighted
+from ntkit.architecture.specs.base import Spec
+from ntkit.architecture.specs.layers import Weighted
 
 
 @dataclass(frozen=True)
