@@ -17,7 +17,8 @@ from torch import nn
 
 import ntkit
 from golden.networks import COMPILED, NETWORKS, torch_model
-from golden.torch_models import Concatenated, GlobalSum, Scaled, Several, Summed
+from golden.torch_models import GlobalSum
+from network_parts import Concatenated, Scaled, Several, Summed
 from ntkit.errors import InvalidInput, UnsupportedLayer
 from ntkit.infinite import Kernels
 from ntkit.infinite.compiled import interpreter, pairs, runner, threads

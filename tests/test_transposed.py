@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ntkit
-from golden.torch_models import Concatenated, GlobalSum, Scaled, Several, Summed
+from golden.torch_models import GlobalSum
 from layer_cases import B, W, assert_limit, data, readout_kernel, up
+from network_parts import Concatenated, Scaled, Several, Summed
 from ntkit.errors import InvalidInput
 from oracles import convolutional as book
 from oracles import jacobian, recursion

@@ -29,6 +29,7 @@ from golden.steps import (
     per_axis,
     shape_after,
 )
+from network_parts import Concatenated, Scaled, Several, Summed
 
 
 class Exp(nn.Module):
@@ -36,17 +37,6 @@ class Exp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.exp(x)
-
-
-class Scaled(nn.Module):
-    """factor · x."""
-
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.factor * x
 
 
 class GlobalSum(nn.Module):
@@ -97,39 +87,6 @@ class Masked(nn.Module):
         for part in self.parts:
             x = part(x, mask) if isinstance(part, OfTokens) else part(x)
         return x
-
-
-class Branches(nn.Module):
-    """Modules that read the same value."""
-
-    def __init__(self, branches: list[nn.Module]):
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-
-
-class Summed(Branches):
-    """first(x) + second(x) + …"""
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, *others = self.branches
-        total = first(x)
-        for branch in others:
-            total = total + branch(x)
-        return total
-
-
-class Concatenated(Branches):
-    """The branches' channels side by side."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], dim=1)
-
-
-class Several(Branches):
-    """A tuple, one output a branch."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(branch(x) for branch in self.branches)
 
 
 def sequential(steps: Steps, shape: Shape) -> nn.Sequential:

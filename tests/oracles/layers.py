@@ -129,12 +129,18 @@ def plane(q1, q2, s, *functions):
     for start in range(0, entries[0].size, _AT_ONCE):
         a, b, c = (part[start : start + _AT_ONCE, None] for part in entries)
         g, weight = _rule(np.maximum(a, b))
-        c = np.clip(c / np.sqrt(a * b), -1, 1)
+        c = np.clip(correlation(a, b, c), -1, 1)
         u = np.sqrt(a) * g
         v = np.sqrt(b)[..., None] * (c[..., None] * g[:, None] + np.sqrt(1 - c * c)[..., None] * g)
         for values, f in zip(found, functions, strict=True):
             values[start : start + _AT_ONCE] = ((f(v) @ weight) * f(u)) @ weight
     return found.reshape(len(functions), *np.broadcast_shapes(np.shape(q1), np.shape(q2), np.shape(s)))
+
+
+def correlation(q1, q2, s):
+    """s/√(q1 q2), and 0 of a value that is always 0, as of a token that is not there."""
+    p = np.sqrt(q1 * q2)
+    return np.divide(s, p, out=np.zeros(np.broadcast_shapes(p.shape, np.shape(s))), where=p > 0)
 
 
 def line(q, function):

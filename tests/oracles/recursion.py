@@ -86,7 +86,8 @@ def gaussian_dual(a, b):
 
 def sign_dual(q1, q2, s):
     p = np.sqrt(q1 * q2)
-    return 1 - 2 * np.arccos(np.clip(s / p, -1, 1)) / math.pi, 0 * s
+    c = np.divide(s, p, out=np.zeros_like(p), where=p > 0)  # sign(0) is 0
+    return 1 - 2 * np.arccos(np.clip(c, -1, 1)) / math.pi, 0 * s
 
 
 def gauss_hermite_dual(function, slope, nodes=120):

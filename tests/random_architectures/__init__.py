@@ -1,8 +1,8 @@
 """Random architectures that have a limit: from a seed to a recipe, a torch module, and textbook covariances.
 
 `recipe_of(seed)` is frozen data; `print(recipe_of(seed))` shows the network of a seed. `steps` is its language,
-`drawing` draws it, `torch_models` makes a module to trace or to draw, `textbook` the covariances by `oracles/`, and
-`checks` holds one against the other.
+`drawing` and `draw_layers` draw it, `torch_models` makes a module to trace or to draw (with `modules`), `textbook` the
+covariances by `oracles/`, and `checks` holds one against the other.
 """
 
 from random_architectures.drawing import recipe_of

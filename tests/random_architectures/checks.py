@@ -21,9 +21,30 @@ SAMPLES = 3
 CANNOT = 'engine="numba" cannot compute this kernel'
 
 
-def samples_of(recipe: Recipe, n: int = SAMPLES) -> np.ndarray:
-    """n random samples, of the recipe's own seed."""
-    return np.random.default_rng(recipe.seed).standard_normal((n, *recipe.shape))
+@dataclass(frozen=True)
+class Samples:
+    """Samples, and which of their tokens are there where the network takes a mask."""
+
+    x: np.ndarray
+    mask: np.ndarray | None
+
+    @property
+    def given(self) -> Any:
+        """What the kernel takes."""
+        return self.x if self.mask is None else (self.x, self.mask)
+
+    def __getitem__(self, rows: slice) -> Samples:
+        return Samples(self.x[rows], None if self.mask is None else self.mask[rows])
+
+
+def samples_of(recipe: Recipe, n: int = SAMPLES) -> Samples:
+    """n random samples, of the recipe's own seed, each with one token at least."""
+    rng = np.random.default_rng(recipe.seed)
+    x, mask = rng.standard_normal((n, *recipe.shape)), None
+    if recipe.takes_mask:
+        mask = rng.random((n, *recipe.grid)) < 0.7
+        mask[np.arange(n), rng.integers(mask.shape[1], size=n)] = True
+    return Samples(x, mask)
 
 
 def stacked(kernels: Any) -> np.ndarray:
@@ -40,15 +61,19 @@ def deviations(recipe: Recipe) -> dict[str, float]:
 
     All samples with one another, a block of two different sides, and the diagonal are held against the textbook.
     """
-    kernel, x, expected = model_of(recipe).kernel(), samples_of(recipe), covariances(recipe, samples_of(recipe))
+    kernel, samples = model_of(recipe).kernel(), samples_of(recipe)
+    expected = covariances(recipe, samples.x, samples.mask)
     scale = np.abs(expected).max((-2, -1))
     itself = np.diagonal(expected, axis1=-2, axis2=-1)
     found = {}
     for engine in engines_of(kernel, recipe):
         errors = (
-            (stacked(kernel(x, engine=engine)) - expected) / scale[..., None, None],
-            (stacked(kernel(x[:2], x[2:], engine=engine)) - expected[..., :2, 2:]) / scale[..., None, None],
-            (stacked(kernel.diagonal(x, engine=engine)) - itself) / scale[..., None],
+            (stacked(kernel(samples.given, engine=engine)) - expected) / scale[..., None, None],
+            (
+                (stacked(kernel(samples[:2].given, samples[2:].given, engine=engine)) - expected[..., :2, 2:])
+                / scale[..., None, None]
+            ),
+            (stacked(kernel.diagonal(samples.given, engine=engine)) - itself) / scale[..., None],
         )
         found[engine] = float(max(np.abs(error).max() for error in errors))
     return found
@@ -83,10 +108,12 @@ class InSingle:
 def in_single(recipe: Recipe, n: int = 4, gap: float = 1e-4) -> InSingle:
     """Of n samples and a copy of each at a distance."""
     kernel = model_of(recipe).kernel()
-    x = samples_of(recipe, 2 * n)
+    samples = samples_of(recipe, 2 * n)
+    x = samples.x
     steps = x[n:] / np.sqrt((x[n:].reshape(n, -1) ** 2).sum(1)).reshape(n, *[1] * len(recipe.shape))
     x = np.concatenate([x[:n], x[:n] + gap * steps]).astype(np.float32)
-    k32, k64 = stacked(kernel(x)), stacked(kernel(x.astype(np.float64)))
+    mask = None if samples.mask is None else np.concatenate([samples.mask[:n]] * 2)
+    k32, k64 = (stacked(kernel(Samples(x.astype(dtype), mask).given)) for dtype in (np.float32, np.float64))
     assert (k32.dtype, k64.dtype) == (np.float32, np.float64)
     root = np.sqrt(np.diagonal(k64, axis1=-2, axis2=-1))
     error = np.abs(k32 - k64) / (root[..., :, None] * root[..., None, :])
@@ -121,9 +148,10 @@ def monte_carlo(recipe: Recipe, width: int, draws: int, allowance: float) -> Mon
         allowance: share of the largest entry by which finite width may move a mean.
     """
     torch.manual_seed(recipe.seed)
-    built, x = model_of(recipe, width), torch.from_numpy(samples_of(recipe))
-    exact = stacked(built.kernel()(x))
-    found = np.stack([random_kernels(built, x) for _ in range(draws)])
+    built, samples = model_of(recipe, width), samples_of(recipe)
+    exact = stacked(built.kernel()(samples.given))
+    inputs = [torch.from_numpy(part) for part in (samples.x, samples.mask) if part is not None]
+    found = np.stack([random_kernels(built, inputs) for _ in range(draws)])
     scale = np.abs(exact).max((-2, -1), keepdims=True)
     gap = np.abs(found.mean(0) - exact)
     error = found.std(0, ddof=1) / draws**0.5
@@ -131,7 +159,7 @@ def monte_carlo(recipe: Recipe, width: int, draws: int, allowance: float) -> Mon
     return MonteCarlo(float(beyond.max()), float((gap / scale).max()))
 
 
-def random_kernels(built: Built, x: Tensor) -> np.ndarray:
+def random_kernels(built: Built, inputs: list[Tensor]) -> np.ndarray:
     """(outputs, 2, n, n): of newly drawn parameters. All samples go through at once, so that each has its own masks.
 
     NNGP is the covariance given all layers but the last, of which w² φ·φ'/fan_in + b² is the exact mean.
@@ -140,7 +168,7 @@ def random_kernels(built: Built, x: Tensor) -> np.ndarray:
     seen: list[Tensor] = []
     heads = [(path, module) for path, module in model.named_modules() if is_head(module)]
     hooks = [module.register_forward_hook(lambda m, args, out: seen.append(args[0].detach())) for _, module in heads]
-    outputs = model(x)
+    outputs = model(*inputs)
     for hook in hooks:
         hook.remove()
     results = []

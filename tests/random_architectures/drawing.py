@@ -7,23 +7,23 @@ of different layers, and so do factors of a product.
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from random_architectures.draw_layers import MOST_POSITIONS, LayerDrawing, Place
 from random_architectures.steps import (
     Activation,
     AdaptivePool,
     AvgPool,
     Concat,
     Conv,
-    Dense,
     Dropout,
     Flatten,
     GlobalPool,
     Grid,
     Heads,
-    Layer,
+    MaskedFill,
+    MaskedMean,
     Norm,
     Pad,
     PositionMap,
@@ -34,11 +34,11 @@ from random_architectures.steps import (
     Step,
     Steps,
     Sum,
+    Tokens,
     depth_of,
-    grid_after,
 )
 
-MOST_POSITIONS = 36
+_BEGIN = 113_000  # of several, the one from which the first networks have nearly every feature
 FEW_POSITIONS = 9  # up to which the oracle's plane of an activation without formula is quick
 RECTIFIED = ("ReLU", "LeakyReLU", "Abs")
 BY_FORMULA = ("Erf", "Sin", "Cos", "Gaussian")
@@ -47,51 +47,26 @@ GATES, GATES_BY_SERIES = ("ReLU", "Cos", "Gaussian"), ("Sigmoid", "Tanh")
 WITHOUT_SCALE_RULE = ("GELU", *BY_SERIES)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a network has come to.
-
-    Args:
-        grid: positions.
-        is_data: whether nothing but maps of positions was done to the data.
-        blocks: whether channels of different layers stand side by side.
-    """
-
-    grid: Grid
-    is_data: bool = False
-    blocks: bool = False
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.grid)
-
-    def behind(self, *steps: Step) -> Place:
-        """The same with the grid behind steps."""
-        grid = self.grid
-        for step in steps:
-            grid = grid_after(step, grid)
-        return replace(self, grid=grid)
-
-
 def recipe_of(seed: int) -> Recipe:
-    """The network of a seed, from one to twelve activations deep."""
-    return _Drawing(random.Random(seed)).recipe(seed)
+    """The network of a seed, from none to twelve activations deep."""
+    return _Drawing(random.Random(_BEGIN + seed)).recipe(seed)
 
 
-class _Drawing:
+class _Drawing(LayerDrawing):
     def __init__(self, rng: random.Random):
-        self.rng = rng
-        self.standard = 0.5 if self.chance(0.25) else 0.0  # share of plain layers
-        # what the compiled engine leaves to torch's, one kind a network so that most go through both
+        super().__init__(rng)
+        # what the compiled engine leaves to torch's: together, so that many networks go through both
         self.special = rng.choices(("", "dropout", "gates", "series"), (60, 13, 13, 14))[0]
+        self.is_sequence = self.chance(0.45 if self.special else 0.3)
+        self.of_tokens = self.chance(0.85 if self.is_sequence else 0.3 if self.special else 0.15)
         self.depth = rng.randint(1, 12)
 
-    def chance(self, p: float) -> bool:
-        return self.rng.random() < p
-
     def recipe(self, seed: int) -> Recipe:
-        grid = self._first_grid()
+        grid = (self.rng.randint(3, 6),) if self.is_sequence else self._first_grid()
         channels = self.rng.randint(2, 4) if grid else self.rng.randint(2, 8)  # of one, samples would be collinear
+        if self.of_tokens:
+            self.mask = grid if self.is_sequence and self.chance(0.75) else None
+            self.attentions = self.rng.randint(1, 3)
         steps, place = self._first_layer(Place(grid, is_data=True))
         used = 0
         while used < self.depth - 1:
@@ -101,7 +76,7 @@ class _Drawing:
                 unit, place = self._unit(place, self.depth - 1 - used)
             steps += unit
             used += depth_of(unit)
-        return Recipe(seed, channels, grid, (*steps, *self._end(place)))
+        return Recipe(seed, channels, grid, (*steps, *self._end(place)), self.is_sequence)
 
     def _first_grid(self) -> Grid:
         rank = self.rng.choices((0, 1, 2, 3), (2, 2, 5, 1))[0]
@@ -110,50 +85,9 @@ class _Drawing:
 
     def _first_layer(self, place: Place) -> tuple[Steps, Place]:
         if place.grid and self.chance(0.07):
-            return (Flatten(), self._layer(Place(()))), Place(())
+            return (Flatten(), self.layer(Place(()))), Place(())
         before = self._position_maps(place, 0.25, resizes=False)
-        place = place.behind(*before)
-        layer = self._layer(place)
-        return (*before, layer), self._after_layer(place, layer)
-
-    # ---- layers ------------------------------------------------------------------------------------------------------
-
-    def _after_layer(self, place: Place, layer: Step) -> Place:
-        return Place(place.behind(layer).grid)
-
-    def _layer(self, place: Place, keeps: bool = False, units: int = 1) -> Layer:
-        """A convolution or a linear layer; `keeps`: of the grid."""
-        scales = {
-            "w_std": self.rng.choice((1.0, 1.2, 1.4)),
-            "b_std": self.rng.choice((0.0, 0.2, 0.5)),
-            "units": units,
-            "trains_weight": not self.chance(0.12),
-            "trains_bias": not self.chance(0.12),
-            "standard": self.chance(self.standard),
-        }
-        if not place.grid or (not place.is_data and self.chance(0.15)):
-            return Dense(**scales)
-        windows = [self._kept(n) if keeps else self._window(n) for n in place.grid]
-        kernel, stride, dilation, padding = zip(*windows, strict=True)
-        groups = 2 if not place.is_data and not place.blocks and self.chance(0.12) else 1
-        wraps = any(padding) and self.chance(0.25)
-        return Conv(
-            kernel=kernel, stride=stride, dilation=dilation, padding=padding, circular=wraps, groups=groups, **scales
-        )
-
-    def _kept(self, n: int) -> tuple[int, int, int, int]:
-        kernel = self.rng.choice((1, 3))
-        dilation = 2 if kernel == 3 and n >= 3 and self.chance(0.15) else 1
-        return kernel, 1, dilation, dilation * (kernel - 1) // 2
-
-    def _window(self, n: int) -> tuple[int, int, int, int]:
-        """(kernel, stride, dilation, padding) of an axis, that leaves a position at least."""
-        kernel, padding = self.rng.choice((1, 2, 3, 3)), self.rng.choice((0, 1, 1))
-        padding = padding if kernel > 1 else 0
-        dilation = 2 if kernel > 1 and self.chance(0.15) else 1
-        if dilation * (kernel - 1) + 1 > n + 2 * padding:
-            return 1, 1, 1, 0
-        return kernel, 2 if n >= 4 and self.chance(0.2) else 1, dilation, padding
+        return self._closed(place, before)
 
     # ---- before and behind activations -------------------------------------------------------------------------------
 
@@ -180,6 +114,10 @@ class _Drawing:
 
     def _position_maps(self, place: Place, p: float, resizes: bool = True) -> Steps:
         if not place.grid or not self.chance(p):
+            return ()
+        if self.has_mask(place) and self.chance(0.85):
+            return (MaskedFill(),)
+        if place.merged:
             return ()
         found = self._position_map(place, resizes)
         fits = found is not None and 1 <= place.behind(found).positions <= MOST_POSITIONS
@@ -215,6 +153,8 @@ class _Drawing:
             steps += (self._norm(place, after_activation=True),)
         if self.chance(0.1):
             steps += (Scale(self.rng.choice((0.7, -1.3))),)
+        if self.of_tokens and place.grid and not place.blocks and self.chance(0.1):
+            steps += (self.positional(place),)
         return steps
 
     # ---- units -------------------------------------------------------------------------------------------------------
@@ -223,14 +163,20 @@ class _Drawing:
         kinds = {self._plain: 4, self._residual: 3, self._sum: 1.5, self._concatenation: 1.5, self._linear: 0.7}
         if self.special == "gates":
             kinds[self._product] = 3
+        if self.of_tokens and place.grid:
+            kinds[self._positioned] = 1.2
+        if self.can_attend(place):
+            kinds[self._attentive] = 4
+        if self.attentions and len(place.grid) > 1:
+            kinds[self._as_tokens] = 6
         make = self.rng.choices(list(kinds), list(kinds.values()))[0]
         return make(place, left)
 
     def _closed(self, place: Place, steps: Steps) -> tuple[Steps, Place]:
         """With a layer at the end."""
         place = place.behind(*steps)
-        layer = self._layer(place)
-        return (*steps, layer), self._after_layer(place, layer)
+        layer = self.layer(place)
+        return (*steps, layer), replace(place.behind(layer), is_data=False, blocks=False)
 
     def _plain(self, place: Place, left: int) -> tuple[Steps, Place]:
         steps = self._activated(place)
@@ -249,7 +195,7 @@ class _Drawing:
             norm = (self._norm(place),) if self.chance(0.3) else ()
             act = self._activation(place, bool(norm) and norm[0].trains_scale)
             drop = (Dropout(0.2),) if self.special == "dropout" and self.chance(0.3) else ()
-            steps += (*norm, act, *drop, self._layer(place, keeps=True))
+            steps += (*norm, act, *drop, self.layer(place, keeps=True))
         return steps
 
     def _coefficients(self) -> tuple[float, float]:
@@ -257,8 +203,8 @@ class _Drawing:
 
     def _residual(self, place: Place, left: int) -> tuple[Steps, Place]:
         """h + f(h), or with a layer on both ways, which may halve the grid."""
-        if self.chance(0.7) or not place.grid or min(place.grid) < 2:
-            shortcut = () if self.chance(0.8) else (self._layer(place, keeps=True),)
+        if self.chance(0.7) or not place.grid or min(place.grid) < 2 or place.merged:
+            shortcut = () if self.chance(0.8) else (self.layer(place, keeps=True),)
             return (Sum((shortcut, self._branch(place, left)), self._coefficients()),), place
         rank = len(place.grid)
         ones = (1,) * rank
@@ -281,14 +227,14 @@ class _Drawing:
 
     def _sum(self, place: Place, left: int) -> tuple[Steps, Place]:
         """Activations of two layers, whose means multiply."""
-        one, two = (self._activation(place),), (self._layer(place, keeps=True), self._activation(place))
+        one, two = (self._activation(place),), (self.layer(place, keeps=True), self._activation(place))
         total = Sum((one, two), self._coefficients())
         return self._closed(place, (total, *self._behind(place, is_sum=True)))
 
     def _concatenation(self, place: Place, left: int) -> tuple[Steps, Place]:
         """h and f(h) side by side, before an activation or after, or in place of h one of h."""
         units, act = self.rng.randint(1, 2), self._activation(place)
-        layer = self._layer(place, keeps=True, units=units)
+        layer = self.layer(place, keeps=True, units=units)
         joined = replace(place, blocks=True)
         if self.chance(0.5):
             both = Concat(((), (act, layer)))
@@ -300,27 +246,51 @@ class _Drawing:
     def _product(self, place: Place, left: int) -> tuple[Steps, Place]:
         """A gate: functions of different layers."""
         gates = GATES_BY_SERIES if place.positions <= FEW_POSITIONS and self.chance(0.7) else GATES
-        gate = (self._layer(place, keeps=True), Activation(self.rng.choice(gates)))
+        gate = (self.layer(place, keeps=True), Activation(self.rng.choice(gates)))
         one = self.rng.choice(
-            ((), (self._activation(place),), (self._layer(place, keeps=True), self._activation(place)))
+            ((), (self._activation(place),), (self.layer(place, keeps=True), self._activation(place)))
         )
         both = Product((one, gate))
         return self._closed(place, (both, *self._behind(place)))
+
+    # ---- tokens ------------------------------------------------------------------------------------------------------
+
+    def _attentive(self, place: Place, left: int) -> tuple[Steps, Place]:
+        """Attention of a value that may be normalised, mostly beside the value itself."""
+        norm = (self._norm(place),) if self.chance(0.5) else ()
+        steps = (*norm, self.attention(place))
+        return (Sum(((), steps), self._coefficients()),) if self.chance(0.7) else steps, place
+
+    def _as_tokens(self, place: Place, left: int) -> tuple[Steps, Place]:
+        """The positions of an image become tokens, mostly with vectors of their own."""
+        behind = place.behind(Tokens())
+        return (Tokens(), *[self.positional(behind)] * self.chance(0.7)), behind
+
+    def _positioned(self, place: Place, left: int) -> tuple[Steps, Place]:
+        """Vectors of positions, added or side by side."""
+        if self.chance(0.6):
+            return (self.positional(place),), place
+        joined = replace(place, blocks=True)
+        more = self._activated(joined) if left > 1 else ()
+        steps = (self.positional(place, beside=True), *more)
+        return self._closed(joined, (*steps, *self._behind(joined.behind(*more))))
 
     # ---- ends --------------------------------------------------------------------------------------------------------
 
     def _to_vectors(self, place: Place) -> tuple[Steps, Place]:
         steps = self._activated(place)
-        return (*steps, self._gathered(), self._layer(Place(()))), Place(())
+        return (*steps, self._gathered(place.behind(*steps)), self.layer(Place(()))), Place(())
 
-    def _gathered(self) -> Step:
-        return Flatten() if self.chance(0.5) else GlobalPool(self.chance(0.5))
+    def _gathered(self, place: Place) -> Step:
+        if self.has_mask(place) and self.chance(0.85):
+            return MaskedMean()
+        return Flatten() if self.chance(0.5) else GlobalPool(not place.merged and self.chance(0.5))
 
     def _head(self, place: Place) -> Steps:
         steps = self._activated(place) if self.chance(0.9) else ()
         steps += self._behind(place.behind(*steps)) if steps else ()
-        gathered = (self._gathered(),) if place.grid else ()
-        return *steps, *gathered, replace(self._layer(Place(())), units=0, trains_weight=True)
+        gathered = (self._gathered(place.behind(*steps)),) if place.grid else ()
+        return *steps, *gathered, replace(self.layer(Place(())), units=0, trains_weight=True)
 
     def _end(self, place: Place) -> Steps:
         if self.chance(0.15):

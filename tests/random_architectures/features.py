@@ -5,9 +5,11 @@ from __future__ import annotations
 from random_architectures.steps import (
     Activation,
     AdaptivePool,
+    Attention,
     AvgPool,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -15,9 +17,12 @@ from random_architectures.steps import (
     Grid,
     Heads,
     Layer,
+    MaskedFill,
+    MaskedMean,
     Norm,
     Pad,
     PositionMap,
+    Positions,
     Product,
     Recipe,
     Resize,
@@ -25,6 +30,7 @@ from random_architectures.steps import (
     Step,
     Steps,
     Sum,
+    Tokens,
     depth_of,
     grid_after,
 )
@@ -34,7 +40,7 @@ def features_of(recipe: Recipe) -> set[str]:
     """Names of what occurs at least once."""
     depth = depth_of(recipe.steps)
     found = {
-        "vectors" if not recipe.grid else f"{len(recipe.grid)} axes of positions",
+        _kind_of_data(recipe),
         "depth 9 to 12" if depth > 8 else "depth 5 to 8" if depth > 4 else "depth 1 to 4",
     }
     if isinstance(recipe.steps[0], PositionMap):
@@ -43,6 +49,12 @@ def features_of(recipe: Recipe) -> set[str]:
         found.add("flattened data")
     _walk(recipe.steps, recipe.grid, found)
     return found
+
+
+def _kind_of_data(recipe: Recipe) -> str:
+    if recipe.is_sequence:
+        return f"sequences {'with' if recipe.takes_mask else 'without'} a mask"
+    return f"{len(recipe.grid)} axes of positions" if recipe.grid else "vectors"
 
 
 def _walk(steps: Steps, grid: Grid, found: set[str]) -> None:
@@ -58,8 +70,15 @@ def _walk(steps: Steps, grid: Grid, found: set[str]) -> None:
 def _of_step(step: Step, following: Steps, grid: Grid) -> set[str]:
     behind = following[0] if following else None
     match step:
+        case Attention():
+            return _of_attention(step)
         case Layer():
             return _of_layer(step, grid)
+        case Positions():
+            return _of_positions(step)
+        case Tokens() | MaskedFill() | MaskedMean():
+            names = {Tokens: "tokens of an image", MaskedFill: "zeros by a mask", MaskedMean: "mean by a mask"}
+            return {names[type(step)]}
         case Activation():
             return {step.name}
         case Norm():
@@ -117,6 +136,34 @@ def _of_layer(step: Layer, grid: Grid) -> set[str]:
             "unequal kernel": len(set(step.kernel)) > 1,
             "groups": step.groups > 1,
         }
+    if isinstance(step, ConvTranspose):
+        conditions |= {
+            "transposed convolution": True,
+            "transposed convolution with a stride": max(step.stride) > 1,
+            "transposed convolution with output padding": max(step.output_padding) > 0,
+            "transposed convolution in groups": step.groups > 1,
+        }
+    return {name for name, holds in conditions.items() if holds}
+
+
+def _of_attention(step: Attention) -> set[str]:
+    conditions = {
+        f"{step.mechanism} attention": True,
+        "attention with a mask": step.masked,
+        "attention with positions in its keys": step.positions is not None,
+        "several heads of attention": step.heads > 1,
+        "frozen weights of attention": not (step.trains_weight and step.trains_values),
+    }
+    return {name for name, holds in conditions.items() if holds}
+
+
+def _of_positions(step: Positions) -> set[str]:
+    conditions = {
+        "positions added": not step.beside,
+        "positions side by side": step.beside,
+        "positions that correlate": step.correlation_length > 0,
+        "frozen positions": not step.trains,
+    }
     return {name for name, holds in conditions.items() if holds}
 
 

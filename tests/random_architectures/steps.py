@@ -1,10 +1,13 @@
 """A small language for networks: frozen steps, printable, of which a torch module and textbook covariances are made.
 
-A value has a grid of positions, () for vectors, and channels counted in units of the network's width.
+A value has a grid of positions, () for vectors, and channels counted in units of the network's width. Tokens are the
+positions of a grid of one axis.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,15 +43,77 @@ class Dense(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(Layer):
-    """A convolution; one number an axis."""
+class Windowed(Layer):
+    """A layer with windows over positions; one number an axis."""
 
     kernel: Grid
     stride: Grid
     dilation: Grid
     padding: Grid
-    circular: bool = False
     groups: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Windowed):
+    """A convolution."""
+
+    circular: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvTranspose(Windowed):
+    """A transposed convolution."""
+
+    output_padding: Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Layer):
+    """Self-attention over tokens, with tied keys and queries.
+
+    Args:
+        mechanism: what becomes of the scores.
+        score_scale: factor on them.
+        heads: how many.
+        masked: whether it leaves out tokens that are not there.
+        trains_values: whether the values' weights train, beside the output's.
+        positions: added to what the keys are made of; None for nothing.
+    """
+
+    mechanism: str
+    score_scale: float
+    heads: int
+    masked: bool
+    trains_values: bool
+    positions: Positions | None
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Positions(Step):
+    """A random vector a position, added, or `beside` the channels; near ones agree over a correlation length."""
+
+    w_std: float
+    correlation_length: float
+    trains: bool
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Tokens(Step):
+    """All axes of positions become one."""
+
+
+@dataclass(frozen=True)
+class MaskedFill(Step):
+    """0 in place of tokens that are not there."""
+
+
+@dataclass(frozen=True)
+class MaskedMean(Step):
+    """The mean over the tokens that are there."""
 
 
 # ---- maps of positions -----------------------------------------------------------------------------------------------
@@ -202,30 +267,40 @@ class Recipe:
         channels: of the data, or features.
         grid: of the data, () for vectors.
         steps: the network.
+        is_sequence: whether samples are (tokens, features), not (channels, *grid).
     """
 
     seed: int
     channels: int
     grid: Grid
     steps: Steps
+    is_sequence: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return (self.channels, *self.grid)
+        return (*self.grid, self.channels) if self.is_sequence else (self.channels, *self.grid)
 
-    def flat(self) -> list[tuple[Step, Steps]]:
-        """(step, the steps right behind it) of all branches, in order."""
-        return list(_walk(self.steps))
+    @property
+    def takes_mask(self) -> bool:
+        """Whether a step reads which tokens are there."""
+        return any(map(reads_mask, _walk(self.steps)))
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}: samples of shape {self.shape}", *_lines(self.steps, "  ")]
+        with_mask = ", with a mask" if self.takes_mask else ""
+        lines = [f"seed {self.seed}: samples of shape {self.shape}{with_mask}", *_lines(self.steps, "  ")]
         return "\n".join(lines)
 
 
-def _walk(steps: Steps):
-    for i, step in enumerate(steps):
-        yield step, steps[i + 1 :]
+def reads_mask(step: Step) -> bool:
+    """Whether it reads which tokens are there."""
+    return isinstance(step, MaskedFill | MaskedMean) or (isinstance(step, Attention) and step.masked)
+
+
+def _walk(steps: Steps) -> Iterator[Step]:
+    """The steps of all branches."""
+    for step in steps:
+        yield step
         if isinstance(step, Branching):
             for branch in step.branches:
                 yield from _walk(branch)
@@ -260,8 +335,13 @@ def grid_after(step: Step, grid: Grid) -> Grid:
             return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, d, p in axes)
         case PositionMap():
             return tuple(step.layer(len(grid))(torch.zeros(1, 1, *grid)).shape[2:])
-        case Flatten() | GlobalPool():
+        case ConvTranspose():
+            axes = zip(grid, step.kernel, step.stride, step.dilation, step.padding, step.output_padding, strict=True)
+            return tuple((n - 1) * s - 2 * p + d * (k - 1) + added + 1 for n, k, s, d, p, added in axes)
+        case Flatten() | GlobalPool() | MaskedMean():
             return ()
+        case Tokens():
+            return (math.prod(grid),)
         case Branching():
             for inner in step.branches[0]:
                 grid = grid_after(inner, grid)

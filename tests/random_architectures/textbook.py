@@ -13,25 +13,32 @@ from scipy import special
 from torch import nn
 
 from oracles import convolutional as oracle
-from oracles import layers, recursion
+from oracles import layers, recursion, sequences, transposed
 from random_architectures.steps import (
     Activation,
+    Attention,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalPool,
     Heads,
     Layer,
+    MaskedFill,
+    MaskedMean,
     Norm,
     PositionMap,
+    Positions,
     Product,
     Recipe,
     Scale,
     Step,
     Steps,
     Sum,
+    Tokens,
+    Windowed,
 )
 
 Numbers = Callable[[np.ndarray], np.ndarray]
@@ -101,17 +108,18 @@ MOMENTS = {
 }  # fmt: skip
 
 
-def covariances(recipe: Recipe, x: np.ndarray, width: int = 8) -> np.ndarray:
+def covariances(recipe: Recipe, x: np.ndarray, mask: np.ndarray | None = None, width: int = 8) -> np.ndarray:
     """(outputs, 2, n, n): NNGP and NTK of all samples; the width enters standard parameterisation alone."""
-    (*body, last), book = recipe.steps, _Book(width)
+    (*body, last), book = recipe.steps, _Book(width, mask)
     heads = last.branches if isinstance(last, Heads) else ((last,),)
-    data = oracle.data(x if recipe.grid else x[..., None])  # vectors are images of one position
+    x = x.swapaxes(1, 2) if recipe.is_sequence else x if recipe.grid else x[..., None]  # vectors: of one position
+    data = oracle.data(x)
     blocks = book.behind(tuple(body), [(data, recipe.channels)])
     return np.stack([oracle.result(_joined(book.behind(head, blocks))[0]) for head in heads])
 
 
 Block = tuple[oracle.Field, int]  # channels of one layer, and how many
-_BLOCK_BY_BLOCK = (PositionMap, Activation, Dropout, Scale)
+_BLOCK_BY_BLOCK = (PositionMap, Activation, Dropout, Scale, MaskedFill, MaskedMean, Tokens)
 
 
 def _joined(blocks: list[Block]) -> Block:
@@ -122,14 +130,17 @@ def _joined(blocks: list[Block]) -> Block:
 class _Book:
     """A value is a list of blocks of channels, of which an activation sees each alone."""
 
-    def __init__(self, width: int):
-        self.width = width
+    def __init__(self, width: int, mask: np.ndarray | None):
+        self.width, self.masks = width, (mask, mask)  # of both sides, the same samples
 
     def behind(self, steps: Steps, blocks: list[Block]) -> list[Block]:
         """The value behind all steps. What a trained scale adds depends on the step that comes next."""
         for i, step in enumerate(steps):
             if isinstance(step, Concat):
                 blocks = [_joined(self.behind(branch, blocks)) for branch in step.branches]
+                continue
+            if isinstance(step, Positions) and step.beside:
+                blocks = [*blocks, (_vectors(step, blocks[0][0]), self.width)]
                 continue
             before = blocks if isinstance(step, _BLOCK_BY_BLOCK) else [_joined(blocks)]
             blocks = [self.step(step, *block) for block in before]
@@ -154,7 +165,40 @@ class _Book:
     @step.register
     def _(self, step: Conv, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
         seen = oracle.window(field, step.kernel, step.stride, step.dilation, step.padding, step.circular)
+        return self._windowed(step, seen, channels)
+
+    @step.register
+    def _(self, step: ConvTranspose, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        names = ("stride", "padding", "output_padding", "dilation")
+        seen = transposed.window(field, step.kernel, **{name: getattr(step, name) for name in names})
+        return self._windowed(step, seen, channels)
+
+    def _windowed(self, step: Windowed, seen: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
         return _affine(step, seen, channels // step.groups * math.prod(step.kernel)), step.units * self.width
+
+    @step.register
+    def _(self, step: Attention, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        keys = field if step.positions is None else oracle.add(field, _vectors(step.positions, field))
+        masks = self.masks if step.masked else (None, None)
+        seen = sequences.attention(field, keys, step.mechanism, step.score_scale, masks)
+        rates = step.w_std**2 * (step.trains_weight + step.trains_values), step.b_std**2 * step.trains_bias
+        return oracle.affine(seen, step.w_std, step.b_std, rates=rates), step.units * self.width
+
+    @step.register
+    def _(self, step: Positions, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        return oracle.add(field, _vectors(step, field)), channels
+
+    @step.register
+    def _(self, step: Tokens, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        return sequences.merged(field), channels
+
+    @step.register
+    def _(self, step: MaskedFill, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        return sequences.masked_fill(field, self.masks), channels
+
+    @step.register
+    def _(self, step: MaskedMean, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
+        return sequences.masked_mean(field, self.masks), channels
 
     @step.register
     def _(self, step: PositionMap, field: oracle.Field, channels: int) -> tuple[oracle.Field, int]:
@@ -203,6 +247,11 @@ def _affine(step: Layer, field: oracle.Field, fan_in: int) -> oracle.Field:
     weight, bias = (float(fan_in), 1.0) if step.standard else (step.w_std**2, step.b_std**2)
     rates = weight * step.trains_weight, bias * step.trains_bias * (step.b_std > 0)
     return oracle.affine(field, step.w_std, step.b_std, rates=rates)
+
+
+def _vectors(step: Positions, field: oracle.Field) -> oracle.Field:
+    """Of the positions of a field."""
+    return sequences.positions(field, step.w_std, step.correlation_length, step.trains)
 
 
 def _at(steps: Steps, i: int) -> Step | None:

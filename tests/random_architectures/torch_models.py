@@ -9,28 +9,46 @@ from functools import singledispatchmethod
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import ntkit
+from network_parts import Concatenated, Multiplied, Scaled, Several, Summed
+from random_architectures.modules import (
+    Attending,
+    Chain,
+    ChannelsFirst,
+    ChannelsLast,
+    Filled,
+    Mean,
+    MeanOfThose,
+    OneAxis,
+    WithMask,
+)
 from random_architectures.steps import (
     Activation,
+    Attention,
     Branching,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalPool,
     Heads,
     Layer,
+    MaskedFill,
+    MaskedMean,
     Norm,
     PositionMap,
+    Positions,
     Product,
     Recipe,
     Scale,
     Step,
     Steps,
     Sum,
+    Tokens,
 )
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.modules.conv._ConvNd)
@@ -73,11 +91,12 @@ class Built:
         """The model with new random parameters, N(0, 1) or, of plain layers, at scale."""
         with torch.no_grad():
             for path, module in self.model.named_modules():
+                if isinstance(module, ntkit.nn.SelfAttention | ntkit.nn.PositionalEmbedding):
+                    module.reset_parameters()
                 if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
                     continue
                 step = self.plain.get(path)
-                fan_in = module.weight[0].numel()
-                module.weight.normal_(0, 1 if step is None else step.w_std / math.sqrt(fan_in))
+                module.weight.normal_(0, 1 if step is None else step.w_std / math.sqrt(_fan_in(module)))
                 if module.bias is not None:
                     module.bias.normal_(0, 1 if step is None else step.b_std)
         return self.model
@@ -85,24 +104,35 @@ class Built:
 
 def model_of(recipe: Recipe, width: int = 8) -> Built:
     """The network of a width, a multiple of 4."""
-    builder = _Builder(width)
-    model, _ = builder.sequential(recipe.steps, recipe.shape)
+    builder = _Builder(width, Chain if recipe.takes_mask else nn.Sequential)
+    model, _ = builder.sequential(recipe.steps, (recipe.channels, *recipe.grid))
+    if recipe.is_sequence and not isinstance(recipe.steps[0], Flatten):
+        model = builder.chain(ChannelsFirst(), model)
+    if isinstance(model, Chain):
+        model = WithMask(model)
     plain = {path: builder.plain[m] for path, m in model.named_modules() if m in builder.plain}
     return Built(model.double(), plain)
 
 
+def _fan_in(layer: nn.Linear | nn.modules.conv._ConvNd) -> int:
+    """Of a transposed convolution too, whose weights have the input's channels first."""
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        return layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    return layer.weight[0].numel()
+
+
 class _Builder:
-    def __init__(self, width: int):
-        self.width = width
+    def __init__(self, width: int, chain: Callable[..., nn.Module]):
+        self.width, self.chain = width, chain
         self.plain: dict[nn.Module, Layer] = {}
 
-    def sequential(self, steps: Steps, shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
+    def sequential(self, steps: Steps, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
         """The steps one after another, for samples of a shape, and the shape behind them."""
         modules: list[nn.Module] = []
         for step in steps:
             module, shape = self.module(step, shape)
             modules.append(module)
-        return nn.Sequential(*modules), shape
+        return self.chain(*modules), shape
 
     @singledispatchmethod
     def module(self, step: Step, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
@@ -135,6 +165,50 @@ class _Builder:
                 w_std=step.w_std, b_std=step.b_std, padding_mode=mode,
             )  # fmt: skip
         return self._with_options(layer, step), _shape_behind(layer, shape)
+
+    @module.register
+    def _(self, step: ConvTranspose, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        out, rank = step.units * self.width, len(shape) - 1
+        windows = (step.kernel, step.stride, step.padding, step.output_padding, step.groups)
+        if step.standard:
+            family = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[rank]
+            layer = family(shape[0], out, *windows, bias=step.b_std > 0, dilation=step.dilation)
+        else:
+            own = {1: ntkit.nn.ConvTranspose1d, 2: ntkit.nn.ConvTranspose2d, 3: ntkit.nn.ConvTranspose3d}[rank]
+            layer = own(shape[0], out, *windows, dilation=step.dilation, w_std=step.w_std, b_std=step.b_std)
+        return self._with_options(layer, step), _shape_behind(layer, shape)
+
+    @module.register
+    def _(self, step: Attention, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        out = step.units * self.width
+        layer = ntkit.nn.SelfAttention(
+            shape[0], out, step.heads, step.w_std, step.b_std,
+            mechanism=step.mechanism, score_scale=step.score_scale, key_channels=4 * self.width,
+        )  # fmt: skip
+        layer.weight.requires_grad_(step.trains_weight)
+        layer.value_weight.requires_grad_(step.trains_values)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(step.trains_bias)
+        positions = None if step.positions is None else _positions(step.positions, shape, shape[0])
+        return Attending(layer, positions, step.masked), (out, *shape[1:])
+
+    @module.register
+    def _(self, step: Positions, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        channels = self.width if step.beside else shape[0]
+        layer = _channels_last(_positions(step, shape, channels), shape)
+        return layer, (shape[0] + channels if step.beside else channels, *shape[1:])
+
+    @module.register
+    def _(self, step: Tokens, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        return OneAxis(), (shape[0], math.prod(shape[1:]))
+
+    @module.register
+    def _(self, step: MaskedFill, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        return Filled(), shape
+
+    @module.register
+    def _(self, step: MaskedMean, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+        return MeanOfThose(), shape[:1]
 
     def _with_options(self, layer: Weighted, step: Layer) -> Weighted:
         layer.weight.requires_grad_(step.trains_weight)
@@ -189,7 +263,7 @@ class _Builder:
     @module.register
     def _(self, step: Branching, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
         built = [self.sequential(branch, shape) for branch in step.branches]
-        branches, behind = nn.ModuleList(module for module, _ in built), built[0][1]
+        branches, behind = [module for module, _ in built], built[0][1]
         match step:
             case Sum():
                 return Summed(branches, step.coefficients), behind
@@ -208,86 +282,12 @@ def _shape_behind(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(layer(torch.zeros(1, *shape)).shape[1:])
 
 
+def _positions(step: Positions, shape: tuple[int, ...], channels: int) -> nn.Module:
+    layer = ntkit.nn.PositionalEmbedding(
+        shape[1:], channels, step.w_std, correlation_length=step.correlation_length, concatenate=step.beside
+    )
+    return layer.requires_grad_(step.trains)
+
+
 def _channels_last(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    return layer if len(shape) == 1 else ChannelsLast(layer)
-
-
-# ---- modules that torch has not --------------------------------------------------------------------------------------
-
-
-class ChannelsLast(nn.Module):
-    """A layer over the channels of every position."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class Scaled(nn.Module):
-    """factor · x."""
-
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.factor * x
-
-
-class Mean(nn.Module):
-    """The mean over every axis after the channels."""
-
-    def __init__(self, rank: int):
-        super().__init__()
-        self.axes = tuple(range(2, 2 + rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(self.axes)
-
-
-class Branches(nn.Module):
-    """Modules that read the same value."""
-
-    def __init__(self, branches: nn.ModuleList):
-        super().__init__()
-        self.branches = branches
-
-
-class Summed(Branches):
-    """Σ cᵢ branchᵢ(x)."""
-
-    def __init__(self, branches: nn.ModuleList, coefficients: tuple[float, ...]):
-        super().__init__(branches)
-        self.coefficients = coefficients
-
-    def forward(self, x: Tensor) -> Tensor:
-        terms = [b(x) if c == 1 else c * b(x) for b, c in zip(self.branches, self.coefficients, strict=True)]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
-
-
-class Concatenated(Branches):
-    """The branches' channels side by side."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], dim=1)
-
-
-class Multiplied(Branches):
-    """The product of two branches."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        one, two = self.branches
-        return one(x) * two(x)
-
-
-class Several(Branches):
-    """A tuple, one output a branch."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(branch(x) for branch in self.branches)
+    return layer if len(shape) == 1 else ChannelsLast(layer, len(shape) - 1)
