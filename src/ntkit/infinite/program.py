@@ -373,15 +373,6 @@ class Program:
         kept = tuple(self.instructions[old].renumbered(new) for old in sorted(needed))
         return Program(kept, tuple(new[output] for output in self.outputs))
 
-    def registers_with_tangents(self, wanted: bool) -> list[bool]:
-        """Which registers have a tangent kernel other than 0; none where it is not wanted."""
-        found: list[bool] = []
-        for op in self.instructions:
-            own = isinstance(op, Affine) and any(op.numbers[2:])
-            own = own or isinstance(op, ScaleAndShift) or (isinstance(op, Dual) and op.scale is not None)
-            found.append(wanted and (own or any(found[source] for source in op.sources)))
-        return found
-
     @property
     def requires_grad(self) -> bool:
         """Whether gradients in some layer's scales are wanted."""

@@ -20,10 +20,11 @@ from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
-from ntkit.infinite.compiled.threads import run_jobs
+from ntkit.infinite.compiled.threads import available, run_jobs
+from ntkit.infinite.flow import needed_alone, needed_for_pairs
 from ntkit.infinite.placement import Placement
-from ntkit.infinite.torch_mixing import MIXING, LostInSingle, mixed_moments, within
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Precision, Register, Side, Within
+from ntkit.infinite.torch_mixing import MIXING, within
+from ntkit.infinite.torch_registers import LostInSingle, Moments, Pairing, Place, Precision, Register, Side, Within
 from ntkit.infinite.torch_steps import moments, pair_step
 
 _BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache
@@ -64,9 +65,9 @@ class TorchInterpreter:
         self.entries = [
             placement.positions(i) ** (1 if placement.is_diagonal(i) else 2) for i in range(len(program.instructions))
         ]
-        self.before_mixing = _ancestors_of_mixing(program)
+        self.alone, self.needed = needed_alone(program), needed_for_pairs(program)
         self.placement = placement
-        self._steps: dict[tuple[bool, bool], list[_Step]] = {}
+        self._steps: dict[tuple[bool, bool, frozenset[int]], list[_Step]] = {}
 
     def _place(self, i: int, op: ops.Instruction, placement: Placement) -> Place:
         grid, dual = placement.grids[op.sources[0] if op.sources else i], self.duals.get(i)
@@ -90,20 +91,37 @@ class TorchInterpreter:
 
     def side(self, x: Float[Tensor, "n *sample"], mask: Bool[Tensor, "n p"] | None = None) -> Side:
         """Second moments of every register for one side."""
-        side = Side(x, self._identity(x, mask), mask=mask)
-        groups = self._groups(x)
+        whole = Side(x, self._identity(x, mask), mask=mask)
+        if not self._is_separable(x):
+            return self._with_moments(whole)
+        known: dict[int, Side] = {}
+        parts = _parts(len(x), 2 * available())
+
+        def compute(k: int) -> None:
+            known[k] = self._with_moments(whole[parts[k]])
+
+        run_jobs(range(len(parts)), lambda: compute, with_torch=True)
+        return Side.together([known[k] for k in range(len(parts))])
+
+    def _is_separable(self, x: Tensor) -> bool:
+        """Whether samples may be looked at in parts, side by side: tables of series are made of all samples at once."""
+        closed = all(isinstance(dual, duals.ClosedForm) for dual in self.duals.values())
+        return bool(self.alone) and closed and self._precision(x) is not None
+
+    def _with_moments(self, side: Side) -> Side:
+        groups = self._groups(side.x)
         kept: dict[int, Register] = {}  # pairs of all samples with themselves, where they are few enough
         for i, op in enumerate(self.program.instructions):
+            found = None
             if isinstance(op, MIXING):
                 parts = [self._within(i, op, side[rows], kept if len(groups) == 1 else {}) for rows in groups]
-                side = side.with_register(mixed_moments(op, Within.together(parts), side, self.places[i]))
-            else:
-                side = side.with_register(self._moments(op, side, self.places[i]))
+                found = Within.together(parts)
+            side = side.with_register(self._moments(op, side, self.places[i], found))
         return side
 
     def _identity(self, x: Tensor, mask: Tensor | None) -> Int[Tensor, "n"]:
         """Equal numbers for equal samples: pools set their distance to exactly 0, dropout masks them alike."""
-        if not self.before_mixing and not any(isinstance(op, ops.Mask) for op in self.program.instructions):
+        if not self.alone and not any(isinstance(op, ops.Mask) for op in self.program.instructions):
             return torch.arange(len(x), device=x.device)
         values = x.detach().flatten(1)
         if mask is not None:
@@ -117,22 +135,17 @@ class TorchInterpreter:
 
     def _within(self, i: int, op: ops.Instruction, side: Side, registers: dict[int, Register]) -> Within:
         """What instruction i takes from each sample's pairs with itself."""
-        done = max(registers, default=-1)
-        pairing = Pairing(side, None, self._precision(side.x))
-        steps = [
-            step
-            for step in self.steps(pairing.compiled is not None, False)
-            if done < step.last < i and not self.before_mixing.isdisjoint(range(step.first, step.last + 1))
-        ]
-        self._run(pairing, steps, registers)
+        done, precision = max(registers, default=-1), self._precision(side.x)
+        steps = [step for step in self.steps(precision is not None, False, self.alone) if done < step.last < i]
+        self._run(Pairing(side, None, precision), steps, registers)
         return within(op, side, self.places[i], registers)
 
     @staticmethod
-    def _moments(op: ops.Instruction, side: Side, place: Place) -> Moments:
+    def _moments(op: ops.Instruction, side: Side, place: Place, found: Within | None) -> Moments:
         if not isinstance(op, ops.Dual):
-            return moments(op, side, place)
+            return moments(op, side, place, found)
         try:
-            result = moments(op, side, place)
+            result = moments(op, side, place, found)
         except NtkitError as error:
             raise type(error)(f"at '{op.path}': {error}") from None
         if not bool(torch.isfinite(result.second).all()):
@@ -144,18 +157,19 @@ class TorchInterpreter:
 
     # ---- pairs -------------------------------------------------------------------------------------------------
 
-    def steps(self, compiled: bool, want_ntk: bool) -> list[_Step]:
+    def steps(self, compiled: bool, want_ntk: bool, needed: frozenset[int]) -> list[_Step]:
         """What is done with a block of pairs: instruction by instruction, or many of them in one compiled pass."""
-        if (compiled, want_ntk) not in self._steps:
-            found = {i: self._step(i, want_ntk) for i in range(len(self.places))}
-            if compiled and any(entries > 1 for entries in self.entries):
+        key = compiled, want_ntk, needed
+        if key not in self._steps:
+            found = {i: self._step(i, want_ntk) for i in needed}
+            if compiled and any(self.entries[i] > 1 for i in needed):
                 from ntkit.infinite.compiled.chains import chains_of  # numba is loaded where it is used
 
-                for chain in chains_of(self.placement, self.duals, want_ntk):
+                for chain in chains_of(self.placement, needed, self.duals, want_ntk):
                     found = {i: step for i, step in found.items() if not chain.first <= i <= chain.last}
                     found[chain.first] = _Step(chain.first, chain.last, chain.run)
-            self._steps[compiled, want_ntk] = [found[i] for i in sorted(found)]
-        return self._steps[compiled, want_ntk]
+            self._steps[key] = [found[i] for i in sorted(found)]
+        return self._steps[key]
 
     def _step(self, i: int, want_ntk: bool) -> _Step:
         op, place = self.program.instructions[i], self.places[i]
@@ -172,7 +186,7 @@ class TorchInterpreter:
     def pairs(self, pairing: Pairing, want_ntk: bool) -> list[tuple[Float[Tensor, "n m"], Tensor | None]]:
         """(nngp, ntk) of a block of pairs (n, m), or of each sample with itself (n, 1), for each output."""
         registers: dict[int, Register] = {}
-        self._run(pairing, self.steps(pairing.compiled is not None, want_ntk), registers)
+        self._run(pairing, self.steps(pairing.compiled is not None, want_ntk, self.needed), registers)
         results = []
         for output in self.program.outputs:
             found = registers[output]
@@ -280,14 +294,10 @@ class TorchInterpreter:
         )
 
 
-def _ancestors_of_mixing(program: ops.Program) -> set[int]:
-    """Instructions that a pool or an attention depends on."""
-    found: set[int] = set()
-    for i in range(len(program.instructions) - 1, -1, -1):
-        op = program.instructions[i]
-        if i in found or isinstance(op, MIXING):
-            found.update(op.sources)
-    return found
+def _parts(n: int, count: int) -> list[slice]:
+    """So many parts of n samples, of nearly equal sizes, or n of one sample each."""
+    count = min(n, count)
+    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
 
 
 def _blocks(n: int, m: int, pairs: int, symmetric: bool) -> list[tuple[slice, slice]]:

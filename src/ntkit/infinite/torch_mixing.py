@@ -16,16 +16,12 @@ from torch import Tensor
 
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
-from ntkit.infinite.torch_steps import pair_step
+from ntkit.infinite.torch_registers import LostInSingle, Moments, Pairing, Place, Register, Side, Within
+from ntkit.infinite.torch_steps import moments, of_data, pair_step
 from ntkit.nn.mechanisms import attention_weights
 
 MIXING = (ops.Pool, ops.Mix)
 _CLOSE = 1e-3  # of the second moments: above it the difference loses at most three digits
-
-
-class LostInSingle(Exception):
-    """A distance is too small for what float32 knows of what it is a difference of."""
 
 
 # ---- each sample alone -----------------------------------------------------------------------------------------------
@@ -47,36 +43,42 @@ def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register])
 
 
 @within.register
-def _(op: ops.Attend, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+def _(op: ops.Mix, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+    weights, before = weights_of(op, side, registers), side.registers[op.source]
+    q, totals = before.second[..., None], weights.sum(2)
+    means, sizes = (weights @ q)[..., 0], (weights**2 @ q**2)[..., 0].sqrt()
+    if before.data is not None:  # whose averages are data too
+        spread, itself = totals * means - ((weights @ before.data) ** 2).mean(2), None
+    else:
+        distance = registers[op.source].laid_out(False).distance[:, :, 0]
+        spread = ((weights @ distance) * weights).sum(2) / 2
+        itself = _distances_alone(weights, _covariances(side, op.source, registers))
+    return Within(spread, totals, means, weights.norm(dim=2), sizes, weights, itself)
+
+
+@singledispatch
+def weights_of(op: ops.Instruction, side: Side, registers: Mapping[int, Register]) -> Float[Tensor, "n q p"]:
+    """W of what has weights of each sample's own, from the pairs of each sample with itself."""
+    raise TypeError(f"the torch interpreter does not know the weights of {op}")
+
+
+@weights_of.register
+def _(op: ops.Attend, side: Side, registers: Mapping[int, Register]) -> Tensor:
     scores = op.score_scale * _covariances(side, op.keys, registers)
-    mask = side.mask if op.masked else None
-    return _mixed_alone(attention_weights(op.mechanism, scores, mask), op, side, registers)
+    return attention_weights(op.mechanism, scores, side.mask if op.masked else None)
 
 
-@within.register
-def _(op: ops.MaskedMean, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+@weights_of.register
+def _(op: ops.MaskedMean, side: Side, registers: Mapping[int, Register]) -> Tensor:
     assert side.mask is not None
     kept = side.mask.to(side.registers[op.source].second)
-    return _mixed_alone((kept / kept.sum(1, keepdim=True))[:, None], op, side, registers)
+    return (kept / kept.sum(1, keepdim=True))[:, None]
 
 
 def _covariances(side: Side, register: int, registers: Mapping[int, Register]) -> Float[Tensor, "n p p"]:
     """Between all positions of each sample."""
     distance = registers[register].laid_out(False).distance
     return Pairing(side, None).covariance(register, distance)[:, :, 0]
-
-
-def _mixed_alone(weights: Float[Tensor, "n q p"], op: ops.Mix, side: Side, registers: Mapping[int, Register]) -> Within:
-    distance, q = registers[op.source].laid_out(False).distance[:, :, 0], side.registers[op.source].second[..., None]
-    return Within(
-        spread=((weights @ distance) * weights).sum(2) / 2,
-        totals=weights.sum(2),
-        means=(weights @ q)[..., 0],
-        norms=weights.norm(dim=2),
-        sizes=(weights**2 @ q**2)[..., 0].sqrt(),
-        weights=weights,
-        itself=_distances_alone(weights, _covariances(side, op.source, registers)),
-    )
 
 
 def _distances_alone(weights: Float[Tensor, "n q p"], covariance: Float[Tensor, "n p p"]) -> Float[Tensor, "n q q"]:
@@ -103,15 +105,23 @@ def _distances_alone(weights: Float[Tensor, "n q p"], covariance: Float[Tensor, 
     return rough + correction
 
 
-def mixed_moments(op: ops.Instruction, found: Within, side: Side, place: Place) -> Moments:
-    """Second moments, and means where they are known, of what mixes positions."""
-    (source, *_) = op.sources
-    mean = side.registers[source].mean
-    if isinstance(op, ops.Pool):
-        mean = None if mean is None else op.factor * positions.pool_sum(mean, op.axes, place.grid)
-        return Moments(op.factor**2 * found.second, mean, within=found)
+@moments.register
+def _(op: ops.Pool, side: Side, place: Place, found: Within | None) -> Moments:
+    assert found is not None
+    mean = side.registers[op.source].mean
+    mean = None if mean is None else op.factor * positions.pool_sum(mean, op.axes, place.grid)
+    return Moments(op.factor**2 * found.second, mean, within=found)
+
+
+@moments.register
+def _(op: ops.Mix, side: Side, place: Place, found: Within | None) -> Moments:
+    assert found is not None
     assert found.weights is not None
-    mean = None if mean is None else (found.weights @ mean[..., None])[..., 0]
+    before = side.registers[op.source]
+    if before.data is not None:  # sums of the data are data
+        data = found.weights @ before.data
+        return Moments((data**2).mean(2), data=data)
+    mean = None if before.mean is None else (found.weights @ before.mean[..., None])[..., 0]
     return Moments(found.second, mean, within=found)
 
 
@@ -139,6 +149,8 @@ def _pooled(op: ops.Pool, place: Place, before: Register, pairing: Pairing) -> R
 
 @pair_step.register
 def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
+    if pairing.left.registers[place.register].data is not None:
+        return of_data(pairing, place, want_ntk)
     one, two = pairing.held(place.register, "within")
     before, diagonal = registers[op.source].laid_out(False), place.diagonal
     if pairing.right is None:

@@ -15,8 +15,11 @@ from ntkit.infinite import dual as duals
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.placement import Grid
 
-
 Precision = Literal["float32", "float64"]
+
+
+class LostInSingle(Exception):
+    """The angle of a pair, or its covariance, is lost in what float32 knows of distances."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Moments:
         mean: means, where sums may read them: of activations and of what is pooled from them.
         tables: what a dual needs of each sample and position, (n·p).
         within: of pools and of what else mixes positions, what comes from each sample's pairs with itself.
-        data: of the data, their values.
+        data: of the data and sums of them over positions, their values.
+        tokens: of embeddings, the numbers of the tokens.
         norm: of normalisation layers, what they divide by.
         scale_tables: like `tables`, of x σ'(x), where a trained scale of x stands before σ and there is no formula.
     """
@@ -90,16 +94,22 @@ class Moments:
     within: Within | None = None
     data: Float[Tensor, "n p c"] | None = None
     norm: Float[Tensor, "n p"] | None = None
+    tokens: Float[Tensor, "n p"] | None = None
     scale_tables: duals.Samples | None = None
 
     def __getitem__(self, rows: slice) -> Moments:
-        mean, within, data, norm = (
-            None if t is None else t[rows] for t in (self.mean, self.within, self.data, self.norm)
-        )
         p = self.second.shape[1]
         entries = slice(rows.start * p, rows.stop * p)
-        tables, scale_tables = (None if t is None else t[entries] for t in (self.tables, self.scale_tables))
-        return Moments(self.second[rows], mean, tables, within, data, norm, scale_tables)
+        by_entry = ("tables", "scale_tables")
+        parts = {name: value for name, value in vars(self).items() if value is not None}
+        return Moments(**{name: value[entries if name in by_entry else rows] for name, value in parts.items()})
+
+    @staticmethod
+    def together(parts: Sequence[Moments]) -> Moments:
+        """Of all samples, where no tables are kept."""
+        names = [name for name, value in vars(parts[0]).items() if value is not None]
+        fields = {name: [getattr(part, name) for part in parts] for name in names}
+        return Moments(**{k: Within.together(f) if k == "within" else torch.cat(f) for k, f in fields.items()})
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,14 @@ class Side:
     def __getitem__(self, rows: slice) -> Side:
         mask = None if self.mask is None else self.mask[rows]
         return Side(self.x[rows], self.identity[rows], tuple(r[rows] for r in self.registers), mask)
+
+    @staticmethod
+    def together(parts: Sequence[Side]) -> Side:
+        """All samples of parts that know the same registers."""
+        mask = [part.mask for part in parts if part.mask is not None]
+        registers = zip(*(part.registers for part in parts), strict=True)
+        x, identity = torch.cat([part.x for part in parts]), torch.cat([part.identity for part in parts])
+        return Side(x, identity, tuple(map(Moments.together, registers)), torch.cat(mask) if mask else None)
 
     def with_register(self, moments: Moments) -> Side:
         """The side with one more register."""

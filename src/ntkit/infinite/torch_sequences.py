@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ntkit.errors import InvalidInput
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.placement import Grid
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within
 from ntkit.infinite.torch_steps import moments, pair_step
 from ntkit.nn.sequences import position_covariance
 
@@ -20,7 +19,7 @@ from ntkit.nn.sequences import position_covariance
 
 
 @moments.register
-def _(op: ops.MaskedFill, side: Side, place: Place) -> Moments:
+def _(op: ops.MaskedFill, side: Side, place: Place, found: Within | None) -> Moments:
     assert side.mask is not None
     before = side.registers[op.source]
     kept = side.mask.to(before.second)
@@ -42,7 +41,7 @@ def _(
 
 
 @moments.register
-def _(op: ops.EmbedTokens, side: Side, place: Place) -> Moments:
+def _(op: ops.EmbedTokens, side: Side, place: Place, found: Within | None) -> Moments:
     tokens = side.x.permute(0, *op.position_axes).flatten(1)
     if bool((tokens < 0).any()) or bool((tokens >= op.vocabulary).any()):
         raise InvalidInput(
@@ -52,23 +51,23 @@ def _(op: ops.EmbedTokens, side: Side, place: Place) -> Moments:
     second = torch.ones_like(tokens)
     if op.padding is not None:
         second = second.masked_fill(tokens == op.padding, 0.0)
-    return Moments(second, data=tokens[..., None])
+    return Moments(second, tokens=tokens)
 
 
 @pair_step.register
 def _(
     op: ops.EmbedTokens, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool
 ) -> Register:
-    tokens = pairing.held(place.register, "data")
-    shape = tokens[0] if place.diagonal else tokens[0][..., None]
-    one, two = positions.across(*pairing.across(tokens[0][..., 0], tokens[1][..., 0]), shape)
+    tokens = pairing.held(place.register, "tokens")
+    shape = tokens[0][..., None] if place.diagonal else tokens[0][..., None, None]
+    one, two = positions.across(*pairing.across(*tokens), shape)
     q1, q2 = positions.across(*pairing.second(place.register), shape)
     distance = (q1 + q2).masked_fill(one == two, 0.0)  # the vector of a padding token is 0, and so are its q and s
     return Register(distance, torch.zeros_like(distance) if want_ntk else None)
 
 
 @moments.register
-def _(op: ops.EmbedPositions, side: Side, place: Place) -> Moments:
+def _(op: ops.EmbedPositions, side: Side, place: Place, found: Within | None) -> Moments:
     return Moments(torch.ones_like(side.registers[op.source].second))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import singledispatch
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +18,19 @@ from ntkit.infinite import program as ops
 from ntkit.infinite import torch_positions as positions
 from ntkit.infinite.distance import distances_at_positions, squared_distances
 from ntkit.infinite.inputs import require_norms
-from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, mean_of
+from ntkit.infinite.torch_registers import Moments, Pairing, Place, Register, Side, Within, mean_of
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
 @singledispatch
-def moments(op: ops.Instruction, side: Side, place: Place) -> Moments:
-    """Second moments, and means where they matter, after an instruction."""
+def moments(op: ops.Instruction, side: Side, place: Place, found: Within | None) -> Moments:
+    """Second moments, and means where they matter, after an instruction; `found` is of what mixes positions."""
     raise TypeError(f"the torch interpreter does not know the instruction {op}")
 
 
 @moments.register
-def _(op: ops.Read, side: Side, place: Place) -> Moments:
+def _(op: ops.Read, side: Side, place: Place, found: Within | None) -> Moments:
     x = side.x
     if op.channel_axis is None and op.position_axes:
         x = x[..., None].permute(0, *op.position_axes, x.ndim)
@@ -44,21 +43,22 @@ def _(op: ops.Read, side: Side, place: Place) -> Moments:
 
 
 @moments.register
-def _(op: ops.Affine, side: Side, place: Place) -> Moments:
+def _(op: ops.Affine, side: Side, place: Place, found: Within | None) -> Moments:
     return Moments(op.weight_variance * side.registers[op.source].second + op.bias_variance)
 
 
 @moments.register
-def _(op: ops.Dual, side: Side, place: Place) -> Moments:
+def _(op: ops.Dual, side: Side, place: Place, found: Within | None) -> Moments:
     q = side.registers[op.source].second
     assert place.dual is not None
     tables = place.dual.samples(q.flatten())
+    kept = None if isinstance(place.dual, duals.ClosedForm) else tables
     of_scale = None if place.scale_dual is None else place.scale_dual.samples(q.flatten())
-    return Moments(tables.variance.view_as(q), tables.mean.view_as(q), tables, scale_tables=of_scale)
+    return Moments(tables.variance.view_as(q), tables.mean.view_as(q), kept, scale_tables=of_scale)
 
 
 @moments.register
-def _(op: ops.Normalize, side: Side, place: Place) -> Moments:
+def _(op: ops.Normalize, side: Side, place: Place, found: Within | None) -> Moments:
     before = side.registers[op.source]
     square = before.second.mean(dim=1, keepdim=True).expand_as(before.second) if op.over_positions else before.second
     norm = (square + op.eps).sqrt()
@@ -67,38 +67,38 @@ def _(op: ops.Normalize, side: Side, place: Place) -> Moments:
 
 
 @moments.register
-def _(op: ops.Mask, side: Side, place: Place) -> Moments:
+def _(op: ops.Mask, side: Side, place: Place, found: Within | None) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second / op.keep, before.mean)
 
 
 @moments.register
-def _(op: ops.ScaleAndShift, side: Side, place: Place) -> Moments:
+def _(op: ops.ScaleAndShift, side: Side, place: Place, found: Within | None) -> Moments:
     before = side.registers[op.source]
     return Moments(before.second, before.mean)
 
 
 @moments.register
-def _(op: ops.Window, side: Side, place: Place) -> Moments:
+def _(op: ops.Window, side: Side, place: Place, found: Within | None) -> Moments:
     return Moments(positions.window_mean(side.registers[op.source].second, op.axes, place.grid))
 
 
 @moments.register
-def _(op: ops.Trace, side: Side, place: Place) -> Moments:
+def _(op: ops.Trace, side: Side, place: Place, found: Within | None) -> Moments:
     before = side.registers[op.source]
     mean = before.mean if before.second.shape[1] == 1 else None  # of more positions there is no single mean
     return Moments(before.second.mean(dim=1, keepdim=True), mean)
 
 
 @moments.register
-def _(op: ops.Combine, side: Side, place: Place) -> Moments:
+def _(op: ops.Combine, side: Side, place: Place, found: Within | None) -> Moments:
     terms = [weight * side.registers[t].second for t, weight in zip(op.terms, op.weights, strict=True)]
     products = [2 * c * mean_of(side, i) * mean_of(side, j) for i, j, c in op.mean_products]
     return Moments(torch.stack(terms + products).sum(dim=0))
 
 
 @moments.register
-def _(op: ops.Multiply, side: Side, place: Place) -> Moments:
+def _(op: ops.Multiply, side: Side, place: Place, found: Within | None) -> Moments:
     one, two = side.registers[op.one], side.registers[op.two]
     return Moments(one.second * two.second, None if one.mean is None or two.mean is None else one.mean * two.mean)
 
@@ -116,19 +116,20 @@ def pair_step(
 
 @pair_step.register
 def _(op: ops.Read, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
-    x = pairing.left.registers[place.register].data
-    assert x is not None
+    return of_data(pairing, place, want_ntk)
+
+
+def of_data(pairing: Pairing, place: Place, want_ntk: bool) -> Register:
+    """D of the data, or of sums of them over positions."""
+    x, y = pairing.held(place.register, "data")
     n, p, c = x.shape
     if pairing.right is None:
         itself = torch.zeros(n, p, 1, dtype=x.dtype, device=x.device)
         distance = itself if place.diagonal else torch.stack([squared_distances(s, s) for s in x])[:, :, None] / c
+    elif place.diagonal:
+        distance = distances_at_positions(x, y) / c
     else:
-        y = pairing.right.registers[place.register].data
-        assert y is not None
-        if place.diagonal:
-            distance = distances_at_positions(x, y) / c
-        else:
-            distance = squared_distances(x.flatten(0, 1), y.flatten(0, 1)).view(n, p, len(y), p) / c
+        distance = squared_distances(x.flatten(0, 1), y.flatten(0, 1)).view(n, p, len(y), p) / c
     return Register(distance, torch.zeros_like(distance) if want_ntk else None)
 
 

@@ -7,7 +7,7 @@ while it lies in cache. For CPUs, and without gradients. D comes and goes in flo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,9 @@ from ntkit.infinite.compiled import pairs_machine as m
 from ntkit.infinite.compiled.duals import STRIP, loops_of
 from ntkit.infinite.compiled.products import row_products
 from ntkit.infinite.compiled.strip_program import StripProgram
+from ntkit.infinite.flow import holds_data, sources_of_pairs
 from ntkit.infinite.placement import Placement
-from ntkit.infinite.torch_registers import Pairing, Register, Side
+from ntkit.infinite.torch_registers import LostInSingle, Pairing, Register, Side
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Chain:
     ):
         self.program, self.with_ntk = program, with_ntk
         self.first, self.last = registers[0], registers[-1]
-        self.sources = sorted({s for i in registers for s in program.instructions[i].sources} - set(registers))
+        self.sources = sorted({s for i in registers for s in sources_of_pairs(program, i)} - set(registers))
         uses = program.last_uses()
         results = [i for i in registers if uses[i] > self.last]
         self.strips = StripProgram(
@@ -93,10 +94,13 @@ class Chain:
         left, work = np.ascontiguousarray(one.quantities.T), self.strips.workspace(dtype)
         for first in range(0, two.rows, STRIP):
             part = slice(first, min(first + STRIP, two.rows))
-            m.run_block(
+            delicate = m.run_block(
                 work, *self.strips.tables(dtype), (0, one.rows), (part.start, part.stop), -1, left, two.quantities,
-                row_products(one.data, two.data[part]), one.data, two.data, distances, tangents, results, slopes, False,
+                row_products(one.data, two.data[part]), one.data, two.data, distances, tangents, results, slopes,
+                dtype == np.float64,
             )  # fmt: skip
+            if delicate and dtype == np.float32:
+                raise LostInSingle
         p = one.positions
         kept = [torch.from_numpy(array).view(-1, p, two.rows // p, p) for array in (*results, *slopes)]
         rates = kept[len(results) :] or itertools.repeat(None)
@@ -134,23 +138,30 @@ class Chain:
         return found
 
 
-def chains_of(placement: Placement, found: Mapping[int, duals.Dual], with_ntk: bool) -> list[Chain]:
+def chains_of(
+    placement: Placement, needed: Collection[int], found: Mapping[int, duals.Dual], with_ntk: bool
+) -> list[Chain]:
     """The longest runs of instructions that look at one pair of positions at a time, where all pairs are needed."""
     program = placement.program
     forms = {i: dual for i, dual in found.items() if isinstance(dual, duals.ClosedForm)}
     runs: list[list[int]] = []
     for i in range(len(program.instructions)):
-        if _fits(placement, i, forms):
+        if i in needed and _fits(placement, i, forms):
             follows = runs and runs[-1][-1] == i - 1 and placement.grids[i - 1] == placement.grids[i]
-            runs = [*runs[:-1], [*runs[-1], i]] if follows else [*runs, [i]]
+            if follows and not holds_data(program, i):
+                runs[-1].append(i)
+            else:
+                runs.append([i])
     return [Chain(program, run, forms, with_ntk) for run in runs]
 
 
 def _fits(placement: Placement, i: int, forms: Mapping[int, duals.ClosedForm]) -> bool:
     if placement.positions(i) == 1 or placement.is_diagonal(i):
         return False
+    if holds_data(placement.program, i):
+        return True
     match placement.program.instructions[i]:
-        case ops.Read() | ops.Affine() | ops.Normalize() | ops.Combine():
+        case ops.Affine() | ops.Normalize() | ops.Combine():
             return True
         case ops.ScaleAndShift(shared=shared):
             return shared

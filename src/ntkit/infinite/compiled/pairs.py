@@ -94,8 +94,8 @@ class Pairs:
 
             def compute(job: tuple[int, int, int, int], dtype: np.dtype, products: np.ndarray | None) -> int:
                 return m.run_block(
-                    work[dtype], *self.strips.tables(dtype), job[:2], job[2:], diagonal, left, right, products, x, y, *roots,
-                    *buffers, dtype == np.float64,
+                    work[dtype], *self.strips.tables(dtype), job[:2], job[2:], diagonal, left, right, products, x, y,
+                    *roots, *buffers, dtype == np.float64,
                 )  # fmt: skip
 
             def run(job: tuple[int, int, int, int]) -> None:

@@ -191,7 +191,7 @@ def run_block(
         n = columns[1] - begin
         if n > 0:
             delicate += run_strip(
-                work, ops, numbers, i, begin, n, left, right, products, x, y, same, distances, tangents, nngp, ntk, i - rows[0],
-                begin - columns[0], exact,
+                work, ops, numbers, i, begin, n, left, right, products, x, y, same, distances, tangents, nngp, ntk,
+                i - rows[0], begin - columns[0], exact,
             )  # fmt: skip
     return delicate

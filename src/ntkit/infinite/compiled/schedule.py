@@ -16,6 +16,7 @@ from ntkit.infinite import program as ops
 from ntkit.infinite.compiled.frames import frames_of, product_of_axes
 from ntkit.infinite.compiled.pooling import spread_pools, sums_of_weights
 from ntkit.infinite.compiled.stage import Stage, StageBuilder
+from ntkit.infinite.flow import registers_with_tangents
 from ntkit.infinite.placement import Offsets, Placement
 
 
@@ -54,7 +55,7 @@ class Schedule:
         self.instructions = placement.program.instructions
         self.needs = placement.needed(targets)
         self.frames = {i: frame for i, frame in frames_of(placement).items() if self.needs[i] is not None}
-        self.has_t = placement.program.registers_with_tangents(with_ntk)
+        self.has_t = registers_with_tangents(placement.program, with_ntk)
         self.planes = Planes()
         self.spread = set(spread_pools(placement))
         self.weights = [np.zeros(1)]  # of totals, by position

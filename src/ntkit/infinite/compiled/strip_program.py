@@ -16,6 +16,7 @@ from ntkit.infinite.compiled.duals import STRIP, AddressOf
 from ntkit.infinite.compiled.runner import aligned_zeros
 from ntkit.infinite.compiled.schedule import Planes
 from ntkit.infinite.compiled.stage import affine_numbers, scale_and_shift_numbers
+from ntkit.infinite.flow import registers_with_tangents, sources_of_pairs
 
 
 class StripProgram:
@@ -43,7 +44,7 @@ class StripProgram:
     ):
         self.program, self.registers, self.results = program, registers, results
         self.code, self.address_of = code, address_of
-        self.has_t = program.registers_with_tangents(with_ntk)
+        self.has_t = registers_with_tangents(program, with_ntk)
         self.planes = Planes()
         self.ops: list[list[int]] = []
         self.numbers: list[list[float]] = []
@@ -88,7 +89,7 @@ class StripProgram:
 
     def _is_read_later(self, i: int) -> bool:
         """Whether something else reads a register than the very next one, from the accumulator."""
-        readers = [j for j in self.registers if i in self.program.instructions[j].sources]
+        readers = [j for j in self.registers if i in sources_of_pairs(self.program, j)]
         return bool(readers) and readers != list(self.registers[self.registers.index(i) + 1 :][:1])
 
     def _emit(self, code: int, a: int = 0, b: int = 0, t_in: bool = False, t_out: bool = False,
@@ -101,11 +102,12 @@ class StripProgram:
 
     def _compute(self, i: int, op: ops.Instruction) -> None:
         t_out = self.has_t[i]
-        terms = sorted(op.sources, key=lambda source: source != self.accumulator)  # what is there already first
+        sources = sources_of_pairs(self.program, i)
+        terms = sorted(sources, key=lambda source: source != self.accumulator)  # what is there already first
         if terms and terms[0] != self.accumulator:
             self._emit(m.LOAD, self.slots[terms[0]])
         match op:
-            case ops.Read():
+            case ops.Read() | ops.Mix():  # the data, and averages of them
                 self.data = i
                 self._emit(m.DATA, self._plane("second moment", i), self._plane("root", i))
                 self.brought = i

@@ -19,6 +19,7 @@ from torch import Tensor
 from ntkit.architecture.network import Network
 from ntkit.architecture.specs import Layer, Spec
 from ntkit.errors import InvalidInput, NtkitError, UnsupportedLayer
+from ntkit.infinite.averages import averages_first
 from ntkit.infinite.program import Affine, Combine, Instruction, OfOne, Program, ScaleAndShift
 from ntkit.infinite.rules.values import Block, Kind, Support, Term, Value, covariance_of, single
 
@@ -239,7 +240,7 @@ def compile_network(network: Network) -> Program:
     for node in network.outputs:
         builder.path = network.nodes[node].path
         outputs.append(_output(values[node], builder))
-    return Program(tuple(builder.instructions), tuple(outputs)).without_dead_code()
+    return averages_first(Program(tuple(builder.instructions), tuple(outputs)))
 
 
 def _output(value: Value, builder: Builder) -> int:
