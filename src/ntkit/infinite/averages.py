@@ -18,11 +18,11 @@ def averages_first(program: Program) -> Program:
     instructions: list[Instruction] = []
     new: dict[int, int] = {}
     for i, op in enumerate(program.instructions):
-        maps = _maps_before(program, op)
         op = op.renumbered(new)
+        maps = _maps_before(Program(tuple(instructions), ()), op)
         if maps:
             assert isinstance(op, Mix)
-            op = replace(op, source=new[maps[0].source])
+            op = replace(op, source=maps[0].source)
         instructions.append(op)
         for linear in maps:
             instructions.append(replace(linear, source=len(instructions) - 1))
@@ -31,7 +31,7 @@ def averages_first(program: Program) -> Program:
 
 
 def _maps_before(program: Program, op: Instruction) -> list[Affine]:
-    """The linear maps between the data and an average, in order; none where it is no average of such."""
+    """The linear maps of a program between the data and an average, in order; none where it is no average of such."""
     if not (isinstance(op, MaskedMean) or (isinstance(op, Attend) and op.mechanism == "softmax")):
         return []
     maps: list[Affine] = []

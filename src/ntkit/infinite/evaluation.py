@@ -20,7 +20,7 @@ from ntkit.infinite.placement import Placement
 from ntkit.infinite.plan import Plan, covariances, duals_of, entries_per_pair
 from ntkit.infinite.rules import compile_network
 from ntkit.infinite.scales import on_device, tensors_of
-from ntkit.infinite.torch_interpreter import TorchInterpreter
+from ntkit.infinite.torch_interpreter import torch_interpreter_of
 
 if TYPE_CHECKING:
     from ntkit.infinite.kernel import InfiniteKernel
@@ -96,7 +96,7 @@ def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kern
         found = interpreter.diagonal(_contiguous(samples))
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(found.nngp, found.ntk, strict=True)]
     else:
-        interpreter = TorchInterpreter(placement.program, kernel.tolerance, placement)
+        interpreter = torch_interpreter_of(placement, kernel.tolerance)
         pairs = interpreter.diagonal(samples.double(), True, True, mask)
     converted = [[k.to(dtype) for k in pair if k is not None] for pair in pairs]
     for result in (k for pair in converted for k in pair):
@@ -198,7 +198,7 @@ def _compiled(kernel, placement, one, two, wanted, dtype, targets, given) -> lis
 def _with_torch(
     kernel, placement, one, two, wanted, dtype, targets, given, masks
 ) -> list[tuple[Tensor | None, Tensor | None]]:
-    interpreter = TorchInterpreter(placement.program, kernel.tolerance, placement)
+    interpreter = torch_interpreter_of(placement, kernel.tolerance)
     if _has_positions(placement) and not kernel.network.takes_tokens:
         inputs.check_image_scales([one] if two is None else [one, two])
     second = None if two is None else two.double()

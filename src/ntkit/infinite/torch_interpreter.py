@@ -294,6 +294,17 @@ class TorchInterpreter:
         )
 
 
+def torch_interpreter_of(placement: Placement, tolerance: float) -> TorchInterpreter:
+    """The interpreter of a placed program; made once, unless its scales want gradients, whose graphs it would keep."""
+    make = TorchInterpreter if placement.program.requires_grad else _kept
+    return make(placement.program, tolerance, placement)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept(program: ops.Program, tolerance: float, placement: Placement) -> TorchInterpreter:
+    return TorchInterpreter(program, tolerance, placement)
+
+
 def _parts(n: int, count: int) -> list[slice]:
     """So many parts of n samples, of nearly equal sizes, or n of one sample each."""
     count = min(n, count)

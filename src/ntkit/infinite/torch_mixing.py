@@ -200,10 +200,11 @@ def _distance(summed: Float[Tensor, "n q *rest"], pairing: Pairing, place: Place
 def _check_precision(distance: Tensor, pairing: Pairing, place: Place) -> None:
     from ntkit.infinite.compiled import mixing
 
-    names = ("norms", "sizes", "roots")
-    known = (positions.across(*pairing.within(place.register, name), distance) for name in names)
+    norms, sizes, roots = (
+        positions.across(*pairing.within(place.register, name), distance) for name in ("norms", "sizes", "roots")
+    )
     one, two = (side.mean_second for side in pairing.held(place.register, "within"))
-    lost = mixing.is_lost(distance, *known, positions.each_pair(one[:, None] * two, distance))
+    lost = mixing.is_lost(distance, norms, sizes, roots, positions.each_pair(one[:, None] * two, distance))
     if bool((lost & ~positions.each_pair(pairing.same, distance)).any()):
         raise LostInSingle
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -59,18 +59,18 @@ class Within:
         """Their mean over positions."""
         return self.second.mean(1)
 
-    @property
-    def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.spread, self.totals, self.means, self.norms, self.sizes, self.weights, self.itself
-
     def __getitem__(self, rows: slice) -> Within:
-        return Within(*(None if part is None else part[rows] for part in self._parts))
+        return Within(**{name: value[rows] for name, value in _known(self).items()})
 
     @staticmethod
     def together(parts: Sequence[Within]) -> Within:
         """Of all samples."""
-        fields = zip(*(part._parts for part in parts), strict=True)
-        return Within(*(None if field[0] is None else torch.cat(field) for field in fields))
+        return Within(**{name: torch.cat([getattr(part, name) for part in parts]) for name in _known(parts[0])})
+
+
+def _known(held: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {field.name: value for field in fields(held) if (value := getattr(held, field.name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,16 @@ class Moments:
         p = self.second.shape[1]
         entries = slice(rows.start * p, rows.stop * p)
         by_entry = ("tables", "scale_tables")
-        parts = {name: value for name, value in vars(self).items() if value is not None}
-        return Moments(**{name: value[entries if name in by_entry else rows] for name, value in parts.items()})
+        return Moments(**{name: value[entries if name in by_entry else rows] for name, value in _known(self).items()})
 
     @staticmethod
     def together(parts: Sequence[Moments]) -> Moments:
         """Of all samples, where no tables are kept."""
-        names = [name for name, value in vars(parts[0]).items() if value is not None]
-        fields = {name: [getattr(part, name) for part in parts] for name in names}
-        return Moments(**{k: Within.together(f) if k == "within" else torch.cat(f) for k, f in fields.items()})
+        all_of: dict[str, Any] = {name: [getattr(part, name) for part in parts] for name in _known(parts[0])}
+        joined: dict[str, Any] = {
+            name: Within.together(values) if name == "within" else torch.cat(values) for name, values in all_of.items()
+        }
+        return Moments(**joined)
 
 
 @dataclass(frozen=True)
