@@ -19,6 +19,8 @@ from torch import nn
 import ntkit
 from golden.networks import COMPILED, NETWORKS, torch_model
 from ntkit.infinite import Kernels
+from ntkit.infinite.compiled.interpreter import CompiledInterpreter
+from ntkit.infinite.placement import Placement
 
 W, B = 1.4, 0.2  # w_std, b_std of a layer unless said
 KINDS = ("nngp", "ntk")
@@ -242,6 +244,79 @@ def test_pools_do_not_drown_a_change_of_one_pixel():
     apart = ~np.eye(5, dtype=bool)
     assert np.all((1 - k64)[apart] > 1e-7)
     np.testing.assert_allclose((1 - k32)[apart], (1 - k64)[apart], rtol=0.02)
+
+
+# ---- means over many positions ---------------------------------------------------------------------------------------
+
+
+def conv(channels, kernel=3, dimensions=2):
+    """A convolution to 4 channels."""
+    layer = ntkit.nn.Conv1d if dimensions == 1 else ntkit.nn.Conv2d
+    return layer(channels, 4, kernel, padding=kernel // 2, w_std=W)
+
+
+def pooled(*layers):
+    """The layers, a mean over all positions and a read-out."""
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ntkit.nn.Linear(4, 1, W))
+
+
+def assert_keeps_digits(model, x):
+    (pair,) = in_both_precisions(model, x)
+    assert max(errors_of(*pair).values()) <= CONVOLUTIONAL
+    assert max(shortfalls(*pair).values()) <= 1
+
+
+@pytest.mark.parametrize("positions", [9, 256, 1024])
+@pytest.mark.parametrize("first", ["data", "3 taps", "4 taps"])
+@pytest.mark.parametrize("last", ["read-out", "layers"])
+def test_means_of_what_no_activation_has_read(first, last, positions):
+    """Their covariance is small beside the distances that it is a difference of."""
+    layers = [] if first == "data" else [conv(4, int(first[0]), dimensions=1)]
+    more = [] if last == "read-out" else [ntkit.nn.Linear(4, 4, W), nn.ReLU(), ntkit.nn.Linear(4, 4, W), nn.ReLU()]
+    pool = nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    assert_keeps_digits(nn.Sequential(*layers, *pool, *more, ntkit.nn.Linear(4, 1)), near_duplicates(4, (4, positions)))
+
+
+@pytest.mark.parametrize("window", [2, 3, 4, 6, 12])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda pool: [conv(3), pool],
+        lambda pool: [pool, conv(3)],
+        lambda pool: [pool, conv(3), nn.ReLU(), conv(4)],
+        lambda pool: [conv(3), conv(4), pool, nn.ReLU()],
+        lambda pool: [conv(3), nn.ReLU(), pool],
+        lambda pool: [conv(3), nn.ReLU(), pool, conv(4)],
+        lambda pool: [conv(3), nn.ReLU(), conv(4), pool, nn.ReLU()],
+    ],
+)
+def test_windows_of_every_size_between_layers(layers, window):
+    assert_keeps_digits(pooled(*layers(nn.AvgPool2d(window))), near_duplicates(8, (3, 12, 12)))
+
+
+@pytest.mark.parametrize("layers", [[], [nn.AvgPool2d(2), conv(4)], [nn.AvgPool2d(2), conv(4), nn.ReLU()]])
+@pytest.mark.parametrize("level", [0.0, 1.0], ids=["noise", "nearly constant"])
+def test_means_over_large_images(layers, level):
+    x = near_duplicates(2, (3, 32, 32), gap=1e-4 if level == 0 else 1e-2)
+    x = x if level == 0 else (level + 0.01 * x).astype(np.float32)
+    assert_keeps_digits(pooled(conv(3), nn.ReLU(), *layers), x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layers"),
+    [
+        ("float32", [conv(3), nn.ReLU()]),  # a mean over all positions, summed up in float64
+        ("float32", [conv(3), nn.AvgPool2d(2), nn.ReLU()]),
+        ("float32", [conv(3), nn.ReLU(), nn.AvgPool2d(2), conv(4), nn.ReLU(), nn.AvgPool2d(3)]),
+        ("float32", [nn.ReflectionPad2d(1), conv(3), nn.ReLU()]),  # each position is one of those before
+        ("float64", [conv(3), nn.ReLU(), nn.AvgPool2d(2), nn.AvgPool2d(2)]),  # two pools in a row are a larger one
+        ("float64", [conv(3)]),
+    ],
+)
+def test_only_networks_whose_pools_need_it_are_computed_in_float64(dtype, layers):
+    kernel = ntkit.InfiniteKernel(pooled(*layers))
+    placement = Placement(kernel.program, (3, 12, 12))
+    assert CompiledInterpreter(placement, np.dtype(np.float32), True, kernel.tolerance).dtype == dtype
 
 
 # ---- dtypes of results -----------------------------------------------------------------------------------------------

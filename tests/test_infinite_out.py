@@ -199,6 +199,19 @@ def flattened() -> ntkit.InfiniteKernel:
     return ntkit.InfiniteKernel(torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.Flatten(), ntkit.nn.Linear(72, 1)))
 
 
+def test_images_that_overflow_in_float32_are_an_error_too():
+    layers = [layer for _ in range(9) for layer in (ntkit.nn.Conv2d(2, 2, 3, padding=1, w_std=1e3), torch.nn.ReLU())]
+    x = np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32)
+    for head in ([torch.nn.Flatten()], [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]):
+        features = 18 if len(head) == 1 else 2
+        kernel = ntkit.InfiniteKernel(torch.nn.Sequential(*layers, *head, ntkit.nn.Linear(features, 1)))
+        for compute in (kernel.diagonal, kernel.ntk):
+            for out_dtype in (np.float32, np.float64):
+                with pytest.raises(InvalidInput, match=r"must fit into float32, but some overflow; .* pass x\.double"):
+                    compute(x, engine="numba", out_dtype=out_dtype)
+        assert np.isfinite(kernel.ntk(x.astype(np.float64), engine="numba")).all()
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e-5, 1e3, 1e7, 1e18])
 def test_float32_images_of_any_scale_keep_their_accuracy(scale):
     images = np.random.default_rng(1).normal(size=(2, 2, 3, 3))

@@ -23,17 +23,13 @@ from random_architectures.checks import (
     samples_of,
     stacked,
 )
-from random_architectures.seeds import ALL, BRIEF, FEATURES, LEAST, LOSES_IN_SINGLE, OF_TOKENS, WIDE, coverage
+from random_architectures.seeds import ALL, BRIEF, FEATURES, LEAST, OF_TOKENS, WIDE, coverage
 from random_architectures.steps import Attention, Branching, Dense, Positions, Step, Steps, depth_of
 
 BOUND = 1e-9  # of the largest entry; torch's engine finds quadrature's moments to 1e-11
 SINGLE = 5e-6  # of √(K_ii K_jj)
 ALLOWANCE = 0.01  # of the largest entry, for finite width
 EVERY_SEED = [pytest.param(seed, marks=[] if seed in BRIEF else [pytest.mark.slow]) for seed in ALL]
-LOSES = pytest.mark.xfail(strict=True, reason="the compiled engine loses digits in a mean of values without activation")
-SEEDS_IN_SINGLE = [
-    pytest.param(*p.values, marks=[*p.marks, LOSES] if p.values[0] in LOSES_IN_SINGLE else p.marks) for p in EVERY_SEED
-]
 
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
@@ -88,7 +84,7 @@ def test_every_engine_has_the_kernels_of_the_textbook(seed):
     assert max(found.values()) <= BOUND, f"{found}\n{recipe_of(seed)}"
 
 
-@pytest.mark.parametrize("seed", SEEDS_IN_SINGLE)
+@pytest.mark.parametrize("seed", EVERY_SEED)
 def test_float32_loses_no_more_than_rounding_takes(seed):
     found = in_single(recipe_of(seed))
     assert found.error <= SINGLE, recipe_of(seed)

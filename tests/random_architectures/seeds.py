@@ -10,8 +10,6 @@ from random_architectures.features import features_of
 
 ALL = range(200)
 BRIEF = range(22)  # of the plain suite
-# float32 of a global mean of what no activation has read: the compiled engine's error grows with the positions
-LOSES_IN_SINGLE = (129,)
 LEAST = 5  # networks, of 200, that have a feature
 # by Monte Carlo: twenty that have every feature between them, and are not deep, for finite width counts once a layer
 WIDE = (6, 22, 27, 28, 46, 54, 55, 57, 69, 75, 76, 89, 92, 113, 116, 121, 137, 150, 162, 199)

@@ -13,14 +13,17 @@ from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite.compiled.duals import loops_of
 from ntkit.infinite.compiled.pairs import Block, Pairs
+from ntkit.infinite.compiled.precision import safe_in_single
 from ntkit.infinite.compiled.spatial import Spatial
 from ntkit.infinite.compiled.states import StateBuilder, States
 from ntkit.infinite.dual import ClosedForm
+from ntkit.infinite.inputs import require_finite
 from ntkit.infinite.placement import Placement
 
 _STATE_BYTES = 256 * 2**20  # of the samples of one side
 _VECTORS_AT_ONCE, _IMAGES_AT_ONCE = 4096, 1024  # rows and columns of a block
 
+Totals = dict[int, tuple[np.ndarray, np.ndarray]]  # register -> (D, T)
 OnTile = Callable[[slice, slice], None]
 
 
@@ -41,8 +44,8 @@ class CompiledInterpreter:
 
     Args:
         placement: program and sizes.
-        dtype: of the arithmetic, where all activations allow it; sums over positions and the states of samples are
-            float64 in any case.
+        dtype: of the arithmetic, where all activations and pools allow it; sums over positions, the states of samples,
+            and heads without an activation that read such sums are float64 in any case.
         with_ntk: whether the tangent kernel is wanted.
         tolerance: relative accuracy of duals found by quadrature; such duals have no compiled form.
     """
@@ -56,13 +59,16 @@ class CompiledInterpreter:
                 if not isinstance(dual, ClosedForm):
                     raise TypeError(f"{op.activation.name} has no compiled form")
                 self.duals[i] = dual
-        if not all(dual.safe_in_single for dual in self.duals.values()):
+        if not safe_in_single(placement, self.duals.values()):
             dtype = np.dtype(np.float64)
+        self.dtype = dtype
         address_of = loops_of(placement.program, self.duals)
         self.spatial: Spatial | None = None
         if any(placement.positions(i) > 1 for i in range(len(placement.program.instructions))):
             self.spatial = Spatial(placement, dtype, with_ntk, address_of)
-        self.pairs = Pairs(placement, dtype, with_ntk, address_of)
+        # (q + q' − D)/2 of a float64 sum costs next to nothing, and rounded sums would double a kernel's errors
+        is_read_out = self.spatial is not None and all(placement.positions(i) > 1 for i in self.duals)
+        self.pairs = Pairs(placement, np.dtype(np.float64) if is_read_out else dtype, with_ntk, address_of)
         layouts = {"pairs": self.pairs.layout, **(self.spatial.layouts if self.spatial is not None else {})}
         near = None if self.spatial is None else self.spatial.near
         self.states = StateBuilder(placement, self.duals, near, layouts).build
@@ -113,8 +119,15 @@ class CompiledInterpreter:
         return max(16, min(most, _STATE_BYTES // self._state_bytes(x)))
 
     def _block(self, left: States, right: States, same: bool, results: Results, below: Results) -> None:
-        roots = {} if self.spatial is None else self.spatial.matrices(left, right, same)
+        roots = {} if self.spatial is None else self._finite(self.spatial.matrices(left, right, same))
         self.pairs.run(Block(left, right, roots, same, results.nngp, results.ntk, (below.nngp, below.ntk)))
+
+    def _finite(self, totals: Totals) -> Totals:
+        """The same; sums in float64 do not show what has overflowed in float32."""
+        for total in totals.values():
+            for values in total:
+                require_finite(values, self.dtype)
+        return totals
 
     def diagonal(self, x: np.ndarray) -> Results:
         """Both kernels of every sample with itself, (outputs, n)."""
@@ -125,7 +138,8 @@ class CompiledInterpreter:
             n = len(states)
             roots = {}
             if self.spatial is not None:
-                roots = {register: (np.diag(d), np.diag(t)) for register, (d, t) in self.spatial.equal(states).items()}
+                totals = self._finite(self.spatial.equal(states))
+                roots = {register: (np.diag(d), np.diag(t)) for register, (d, t) in totals.items()}
             square = Results(*([np.empty((n, n)) for _ in outputs] for _ in range(2)))
             self.pairs.run(Block(states, states, roots, True, square.nngp, square.ntk))
             for k in outputs:

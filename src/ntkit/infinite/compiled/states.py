@@ -77,10 +77,12 @@ class Layout:
         """Writes (positions, samples), or their roots, into the rows from one on."""
         if self.in_blocks:
             put_in_blocks(np.sqrt(values) if root else values, into, row)
-        elif root:
-            np.sqrt(values, out=into[row : row + len(values)], casting="same_kind")
-        else:
-            into[row : row + len(values)] = values
+            return
+        with np.errstate(over="ignore"):  # what float32 cannot hold shows in the results
+            if root:
+                np.sqrt(values, out=into[row : row + len(values)], casting="same_kind")
+            else:
+                into[row : row + len(values)] = values
 
     def join(self, into: np.ndarray, samples: slice, part: np.ndarray) -> None:
         """Writes what is known of a part of the samples; its first one begins a block."""
