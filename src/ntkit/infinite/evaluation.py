@@ -116,7 +116,10 @@ def plan_of(kernel: InfiniteKernel, shape: Any, shape2: Any, engine: str) -> Pla
     how = duals_of(kernel.program, kernel.tolerance)
     state = 8 * (n + m) * sum(placement.positions(i) for i in range(len(placement.grids)))
     memory = 8 * n * m * 2 * len(kernel.program.outputs) + state
-    described = "numba, all cores, in the inputs' precision" if name == "numba" else "torch, float64"
+    described = "numba, all cores, in the inputs' precision"
+    if name == "torch":
+        safe = torch_interpreter_of(placement, kernel.tolerance).safe_in_single
+        described = "torch and compiled loops, in the inputs' precision on CPUs" if safe else "torch, float64"
     return Plan(
         n, m, shape2 is None, covariances(placement), pairs * entries_per_pair(placement), memory, described, how
     )
