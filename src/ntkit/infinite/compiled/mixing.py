@@ -26,24 +26,9 @@ _VALUES = 400.0  # S²/P²: ε S is more than 1.2e-6 of P
 
 @cache.kept(**OPTIONS)
 def finish_rows(
-    d,
-    same,
-    itself,
-    spread1,
-    spread2,
-    total1,
-    total2,
-    mean1,
-    mean2,
-    norm1,
-    norm2,
-    size1,
-    size2,
-    root1,
-    root2,
-    all1,
+    d, same, itself, spread1, spread2, total1, total2, mean1, mean2, norm1, norm2, size1, size2, root1, root2, all1,
     all2,
-):
+):  # fmt: skip
     """D of sums over positions from the sums of D: D − r − r' + (A − A')(m − m'), in place; see `Within`.
 
     Of a sample with itself distances are taken from `itself`, or where there are none are 0 at equal positions. Gives
