@@ -133,9 +133,40 @@ def test_two_branches_of_the_data_and_the_data_themselves():
         lambda x1, x2: rectified(*added(first_layer(x1, x2, 1.3, 0.2), times(2, first_layer(x1, x2, 0.9, 0.1)))),
     )
     raw = lambda x1, x2: (*first_layer(x1, x2, 1.0, 0.0)[:3], 0 * first_layer(x1, x2, 1.0, 0.0)[3])  # noqa: E731
-    square = net(lambda m, x: x + m.b(x), unused="ac", width=5)
-    check(square, lambda x1, x2: added(raw(x1, x2), first_layer(x1, x2, 0.9, 0.1)))
     check(net(lambda m, x: x + x, unused="abc", width=5), lambda x1, x2: times(2, raw(x1, x2)))
+
+
+class Residual(nn.Module):
+    """x + f(x), which is the output, or which layers read."""
+
+    def __init__(self, width=0):
+        super().__init__()
+        self.f = Linear(5, 5, 0.9, 0.1)
+        self.rest = nn.Sequential(Linear(5, width), nn.ReLU(), Linear(width, 1)) if width else nn.Identity()
+
+    def forward(self, x):
+        return self.rest(x + self.f(x))
+
+
+def test_the_data_may_be_added_to_the_output():
+    x = data()
+    both, (*_, s, T) = ntkit.InfiniteKernel(Residual())(x), first_layer(x, x, 0.9, 0.1)
+    np.testing.assert_allclose(both.nngp, (x @ x.T / 5).numpy() + s, rtol=1e-11)
+    np.testing.assert_allclose(both.ntk, T, rtol=1e-11)
+    exact = ntkit.EmpiricalKernel(Residual().double()).ntk(x)  # the same for every draw
+    torch.testing.assert_close(exact[:, :, 0, 0], both.ntk, rtol=1e-11, atol=0)
+
+
+def test_a_layer_that_reads_the_data_plus_a_layer_has_no_limit():
+    """Wide layers behind the sum do not make its kernel less random: it is a mean over the data's channels."""
+    torch.manual_seed(0)
+    x = data(1)
+    draws = torch.stack([ntkit.EmpiricalKernel(Residual(1024).double()).ntk(x).squeeze() for _ in range(20)])
+    assert draws.std() > 0.2 * draws.mean()
+    with pytest.raises(
+        UnsupportedLayer, match=r"'add' adds the data and the layer at 'f', and 'rest\.0' reads the sum"
+    ):
+        ntkit.InfiniteKernel(Residual(1024))
 
 
 def two_rectified(m, x):

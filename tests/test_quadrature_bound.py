@@ -6,11 +6,13 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import nn
 
 import ntkit
 from ntkit.architecture import VARIABLE, Expression
-from ntkit.infinite.dual import Series
+from ntkit.infinite.dual import Series, plane
+from ntkit.infinite.dual.quadrature import value_and_slope
 from oracles import convolutional, recursion
 
 # functions whose moments are known in sixty digits, integrated all the same
@@ -58,6 +60,85 @@ def test_every_pair_is_within_the_bound(name):
         assert series.error == max(tolerance, 1e-11)
         assert np.max(np.abs(covariance.numpy() - product) / size) <= series.error
         assert np.max(np.abs(found.numpy() - slopes) / slope_size) <= series.error
+
+
+# ---- close and opposite pairs of steep functions ---------------------------------------------------------------------
+
+SIGMOID = Expression("sigmoid", (VARIABLE,))
+STEEP = {  # what is integrated -> function and slope
+    "tanh": (Expression("tanh", (VARIABLE,)), np.tanh, lambda x: 1 / np.cosh(np.clip(x, -300, 300)) ** 2),
+    "sigmoid": (SIGMOID, special.expit, lambda x: special.expit(x) * special.expit(-x)),
+    "silu": (
+        Expression("mul", (VARIABLE, SIGMOID)),
+        lambda x: x * special.expit(x),
+        lambda x: special.expit(x) * (1 + x * special.expit(-x)),
+    ),
+    "softplus": (  # without torch's step of 2e-9 at x = 20, which is a panel's edge here and not in the oracle
+        Expression("softplus", (VARIABLE, 1.0, 60.0)),
+        lambda x: np.logaddexp(0, x),
+        special.expit,
+    ),
+    "mish": (
+        Expression("mish", (VARIABLE,)),
+        lambda x: x * np.tanh(np.logaddexp(0, x)),
+        lambda x: (t := np.tanh(np.logaddexp(0, x))) + x * (1 - t * t) * special.expit(x),
+    ),
+    "elu": (
+        Expression("elu", (VARIABLE,)),
+        lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+        lambda x: np.where(x > 0, 1, np.exp(np.minimum(x, 0))),
+    ),
+    "softsign": (
+        Expression("softsign", (VARIABLE,)),
+        lambda x: x / (1 + np.abs(x)),
+        lambda x: 1 / (1 + np.abs(x)) ** 2,
+    ),
+}
+GAPS = np.repeat([1e-2, 1e-5, 1e-12], 2)  # each beside correlation 1 and −1
+RATIOS = np.resize([1.0, 1.0, 1.3, 1.3, 1.0, 1.0], len(GAPS))
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("variances", [(0.01, 20.0), (100.0,), (2.0, 600.0), (1e4,)])
+def test_close_and_opposite_pairs_are_within_the_bound_at_any_variance(name, variances):
+    expression, function, slope = STEEP[name]
+    r1 = np.repeat(np.sqrt(variances), len(GAPS))
+    r2, gap, opposite = (np.resize(a, len(r1)) for a in (RATIOS, GAPS, [False, True]))
+    r2 = r1 * r2
+    exact = np.array(
+        [recursion.close_pair_moments(function, slope, *pair) for pair in zip(r1, r2, gap, opposite, strict=True)]
+    )
+    d = torch.from_numpy((r1 - r2) ** 2 + 2 * r1 * r2 * np.where(opposite, 2 - gap, gap))
+    for tolerance in (1e-8, 1e-11):
+        series = Series(expression, tolerance)
+        both = series.samples(torch.from_numpy(np.concatenate([r1, r2]) ** 2))
+        one, two = both[: len(r1)], both[len(r1) :]
+        distance, slopes = series.pairs(one, two, d, True)
+        assert slopes is not None
+        covariance = (one.variance + two.variance - distance) / 2
+        size = torch.sqrt(one.variance * two.variance).numpy()
+        slope_size = torch.sqrt(one.tables["b_square"] * two.tables["b_square"]).numpy()
+        assert np.max(np.abs(covariance.numpy() - exact[:, 0]) / size) <= series.error
+        assert np.max(np.abs(slopes.numpy() - exact[:, 1]) / slope_size) <= series.error
+
+
+def test_pairs_of_a_function_with_many_kinks_take_little_memory(monkeypatch):
+    """Sawteeth, 90 kinks: each pair has 2 million points."""
+    sizes = []
+
+    def counted(expression, x):
+        sizes.append(x.numel())
+        return value_and_slope(expression, x)
+
+    monkeypatch.setattr(plane, "value_and_slope", counted)
+    wave = Expression("abs", (Expression("sin", (VARIABLE, 1.0, 1.0, 0.0)),))
+    series, q = Series(wave, 1e-8), torch.full((3,), 240.0, dtype=torch.float64)
+    both = series.samples(q)
+    assert both.tables["kinks"].shape[1] > 80
+    distance, _ = series.pairs(both[:1], both[1:], 1e-7 * q[None, :2], True)
+    # u and v are close: E[(σu − σv)²] is E[σ'²] E[(u − v)²], up to the share s of pairs with a kink between
+    assert distance.numpy() == pytest.approx(1e-7 * 240.0 * float(both.tables["b_square"][0]), rel=1e-2)
+    assert max(sizes) <= 400_000
 
 
 # ---- a convolutional network -----------------------------------------------------------------------------------------

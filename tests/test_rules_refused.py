@@ -124,11 +124,19 @@ DATA = {
     ),
     "the data and their pool": (
         lambda m, x: m.conv(x + F.avg_pool2d(x, 3, 1, 1)),
-        "'add' adds the data and a pooled or flattened form of the data, whose covariance is not a function of kernels",
+        "adds the data and a pooled or flattened form of the data, whose covariance is not .* layer on both branches",
     ),
     "layers on parts of the data": (
         lambda m, x: m.same(x + torch.cat([m.one(x), m.two(x)], 1)),
-        "the sum at 'add' adds different layers to parts of the data's channels",
+        "'add' adds the data and the layer at 'one', and 'same' reads the sum, which has as few channels as the data",
+    ),
+    "the data and a layer of as few channels": (
+        lambda m, x: m.conv(x + m.same(x)),
+        "'add' adds the data and the layer at 'same', and 'conv' reads .* random .* between the data and the sum",
+    ),
+    "the pooled sum of the data and a layer": (
+        lambda m, x: m.conv(F.avg_pool2d(x + m.same(x), 2)),
+        "'add' adds the data and the layer at 'same', pooled at .*, and 'conv' reads the sum",
     ),
     "nothing but the data": (lambda m, x: x.permute(0, 2, 3, 1), "the model has no layer with weights"),
     "one output of the data": (lambda m, x: (m.conv(x), 2 * x), "the model has no layer with weights"),

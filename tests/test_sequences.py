@@ -64,15 +64,41 @@ def test_positions_add_their_covariance():
         class Mean(nn.Module):
             def __init__(self, position: nn.Module) -> None:
                 super().__init__()
+                self.first = ntkit.nn.Linear(6, 6).requires_grad_(False)
                 self.position, self.last = position, ntkit.nn.Linear(6, 1, W)
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return self.last(self.position(x).mean(1))
+                return self.last(self.position(self.first(x)).mean(1))
 
         found = ntkit.InfiniteKernel(Mean(position))(x)
         nngp = W**2 * (products + std**2 * bell).mean((2, 3))
         torch.testing.assert_close(found.nngp, nngp)
         torch.testing.assert_close(found.ntk, nngp + trained * W**2 * std**2 * bell.mean())
+
+
+class PooledPositions(nn.Module):
+    """Positions of a grid of which axes are pooled to one position; `squeezed` shows only the other axis."""
+
+    def __init__(self, left: tuple[int, int], squeezed: bool, length: float) -> None:
+        super().__init__()
+        self.first, self.last = ntkit.nn.Conv2d(3, 6, 1, w_std=W), ntkit.nn.Linear(6, 1, W)
+        self.pool, self.squeezed = nn.AdaptiveAvgPool2d(left), squeezed
+        self.position = ntkit.nn.PositionalEmbedding(left[1:] if squeezed else left, 6, correlation_length=length)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.pool(self.first(x)).permute(0, 2, 3, 1)
+        if self.squeezed:
+            return self.last(torch.relu(self.position(h.squeeze(1))).mean(1))
+        return self.last(torch.relu(self.position(h)).mean((1, 2)))
+
+
+def test_positions_that_are_left_of_pooled_axes_are_correlated():
+    x = data(3, 3, 4, 4)
+    both = [ntkit.InfiniteKernel(PooledPositions((1, 2), squeezed, 1.5)).nngp(x) for squeezed in (True, False)]
+    torch.testing.assert_close(both[0], both[1], rtol=0, atol=0)
+    assert bool((both[0] > ntkit.InfiniteKernel(PooledPositions((1, 2), True, 0.0)).nngp(x)).all())
+    one, alone = (ntkit.InfiniteKernel(PooledPositions((1, 1), False, length)).ntk(x) for length in (1.5, 0.0))
+    torch.testing.assert_close(one, alone, rtol=0, atol=0)
 
 
 def test_positions_of_images_and_of_their_patches():

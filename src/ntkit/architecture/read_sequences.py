@@ -52,7 +52,6 @@ def read_positional(reader: Reader, call: Call) -> Value:
     value, n_axes = call.x, len(layer.positions)
     reader.data.say(value.layout, n_axes + 2, n_axes + 1)
     layout = reader.layout(value)
-    shown = [label for axis in layout.axes[1:-1] for label in axis]
     sizes = tuple(layout.extent(axis) for axis in layout.axes[1:-1])
     if len(sizes) != n_axes or layout.axes[0] != (BATCH,) or layout.axes[-1] != (CHANNEL,):
         raise OtherAxes(
@@ -63,16 +62,8 @@ def read_positional(reader: Reader, call: Call) -> Value:
         raise InvalidInput(
             f"{call.who} has vectors for {layer.positions} positions, but {sizes} arrive; make them agree"
         )
-    if layer.correlation_length and shown != list(range(len(layout.sizes))):
-        raise UnsupportedLayer(
-            f"{call.who} correlates positions of {layout}, which are not in the order of the grid; set "
-            "correlation_length=0"
-        )
-    if layer.correlation_length and n_axes != len(layout.sizes):
-        raise UnsupportedLayer(
-            f"{call.who} correlates positions that hold several axes merged; put it before they are flattened, with "
-            "positions=(height, width)"
-        )
+    if layer.correlation_length:
+        _require_grid(call, layout)
     if not layer.concatenate:
         reader.require_channels(value, layer.channels, f"{call.who} adds vectors of {layer.channels} channels")
     claim(reader, call, layer.weight)
@@ -86,6 +77,22 @@ def read_positional(reader: Reader, call: Call) -> Value:
         raise InvalidInput(f"{call.who} joins the data before any layer has told how many channels they have")
     index = reader.add(Concat((channels, layer.channels)), (source, vectors), call.path)
     return Value(index, replace(layout, channels=channels + layer.channels))
+
+
+def _require_grid(call: Call, layout: Layout) -> None:
+    """Axes of positions stand as on the grid; those of one position have no order."""
+    long = [label for label, size in enumerate(layout.sizes) if size != 1]
+    shown = [[label for label in axis if label in long] for axis in layout.axes[1:-1]]
+    if [label for axis in shown for label in axis] != long:
+        raise UnsupportedLayer(
+            f"{call.who} correlates positions of {layout}, which are not in the order of the grid; set "
+            "correlation_length=0"
+        )
+    if any(len(axis) > 1 for axis in shown):
+        raise UnsupportedLayer(
+            f"{call.who} correlates positions that hold several axes merged; put it before they are flattened, with "
+            "positions=(height, width)"
+        )
 
 
 def read_attention(reader: Reader, call: Call) -> Value:

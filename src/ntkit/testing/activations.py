@@ -168,7 +168,7 @@ def _check_moments(contract: Contract, case: _Case, rtol: float) -> None:
     got = case.dual.samples(q)
     second, mean = [], []
     for root in q.sqrt().tolist():
-        breaks = breakpoints(case.function, 9.0 * root) / root
+        breaks = breakpoints(case.function, 9.0 * root).cuts / root
         edges = torch.cat([torch.linspace(-12, 12, 97, dtype=torch.float64), breaks]).sort().values
         g, weight = normal_nodes(edges[:-1], edges[1:], _NODES)
         value = value_and_slope(case.function, root * g)[0]
@@ -186,14 +186,15 @@ def _check_pairs(contract: Contract, case: _Case, rtol: float) -> None:
     q1, q2, apart = (torch.tensor(column, dtype=torch.float64) for column in zip(*table, strict=True))
     r1, r2 = q1.sqrt(), q2.sqrt()
     distance, derivative, one, two = case.pairs(q1, q2, (r1 - r2) ** 2 + 2 * apart * r1 * r2)
-    breaks = breakpoints(case.function, 9.0 * float(torch.maximum(r1, r2).max()))
-    wanted, slopes = plane_moments(case.function, r1, r2, apart, breaks, _NODES)
+    found = breakpoints(case.function, 9.0 * float(torch.maximum(r1, r2).max()))
+    breaks = found.kinks, found.panels
+    wanted, slopes = plane_moments(case.function, r1, r2, apart, *breaks, _NODES)
     allowed = rtol * wanted + _absolute(case, apart) * torch.sqrt(one.variance * two.variance)
     same = apart == 0
     allowed[same] += _rounding_of_distances(case.function, r1[same], r2[same], breaks)
     where = pairs_named(q1.tolist(), q2.tolist(), (1 - apart).tolist())
     contract.close("distance", distance, wanted, allowed, f"E[(s(u) - s(v))^2]: {_FORMULAS}", where)
-    ends = [plane_moments(case.function, r, r, torch.zeros_like(r), breaks, _NODES)[1] for r in (r1, r2)]
+    ends = [plane_moments(case.function, r, r, torch.zeros_like(r), *breaks, _NODES)[1] for r in (r1, r2)]
     allowed = rtol * torch.sqrt(ends[0] * ends[1])
     contract.close("derivative", derivative, slopes, allowed, f"E[s'(u) s'(v)]: {_FORMULAS}", where)
 
@@ -205,10 +206,10 @@ def _absolute(case: _Case, apart: Tensor) -> Tensor:
     return torch.where(apart > 1e-3, 10 * _TOLERANCE, 1e-14)
 
 
-def _rounding_of_distances(function: Expression, r1: Tensor, r2: Tensor, breaks: Tensor) -> Tensor:
+def _rounding_of_distances(function: Expression, r1: Tensor, r2: Tensor, breaks: tuple[Tensor, Tensor]) -> Tensor:
     """What the last digit of d moves at correlation 1, where the distance after a jump grows as its root."""
     digit = 8 * torch.finfo(torch.float64).eps * (r1 - r2) ** 2 / (r1 * r2)
-    near, at = (plane_moments(function, r1, r2, apart, breaks, _NODES)[0] for apart in (digit, 0 * digit))
+    near, at = (plane_moments(function, r1, r2, apart, *breaks, _NODES)[0] for apart in (digit, 0 * digit))
     return (near - at).abs()
 
 

@@ -1,4 +1,4 @@
-"""Where a function is not smooth: found by bisection, so that quadrature can put the edges of its panels there.
+"""Where a function is not smooth, or steep: found by bisection, so that quadrature can put edges of panels there.
 
 A panel is smooth when the Legendre coefficients of the function and of its slope fall to rounding on it; others are
 halved, until they are, or until what is left of them is a point. The samples include the panel's ends (Gauss–Lobatto),
@@ -7,6 +7,7 @@ or a kink between the last sample and the end would be missed. Steep but smooth 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,50 +19,78 @@ from ntkit.infinite.dual.quadrature import Function, value_and_slope
 
 _NODES = 24
 _PANELS = 192
+_WIDE_PANELS = 18  # of one standard deviation each, where the reach is nine
 _SMOOTH = 1e-11
+_SIGHT = 16.0  # wider panels at x = 0 or at a kink may step over what a function does there, and are halved anyway
 _OFFSET = 0.6180339887  # keeps the first panels' edges away from round numbers, where kinks like to be
 _MOST = 256
 _POLE_STEPS = np.array([1e-7, 10**-8.5, 1e-10])  # of the reach; further in, the kink's own place is not known
 _POLE_RISE = 10 ** (1.5 * 0.45)  # from one step to the next: |x|^-0.45, as the square of |x|^-0.5 has no integral
 
 
-def breakpoints(expression: Function, reach: float) -> Tensor:
-    """Points that cut |x| ≤ reach into panels on which `expression` is smooth; empty where it is smooth throughout.
+@dataclass(frozen=True)
+class Breaks:
+    """Places of a function on |x| ≤ reach, each sorted, float64.
+
+    Args:
+        cuts: edges for panels of a quarter of a standard deviation: the kinks alone where that suffices, else also
+            `panels`; empty where the function is smooth throughout.
+        kinks: kinks, and the midst of places that are steep.
+        panels: edges around steep places for panels of one standard deviation: between them and the kinks a product of
+            two values, or of two slopes, is integrated by half as many nodes as `_NODES`.
+    """
+
+    cuts: Tensor
+    kinks: Tensor
+    panels: Tensor
+
+
+def breakpoints(expression: Function, reach: float) -> Breaks:
+    """Points that cut |x| ≤ reach into panels on which `expression` is smooth.
 
     Args:
         expression: the function.
         reach: half the length of the interval.
 
     Returns:
-        Sorted points (k,), float64: the kinks alone where that suffices, else also the edges of short panels.
+        The points.
 
     Raises:
         ToleranceNotReached: there are too many places to resolve.
         InvalidInput: function or slope has a pole, so that its second moment is infinite.
     """
     if reach <= 0:
-        return torch.zeros(0, dtype=torch.float64)
+        return Breaks(*torch.zeros(3, 0, dtype=torch.float64))
     width = 2 * reach / _PANELS
     edges = -reach - _OFFSET * width + width * np.arange(_PANELS + 2)
     floor = _rounding(expression, edges)
-    left, right = _bisect(expression, edges, 1e-14 * reach, floor)
+    left, right = _bisect(expression, edges, 1e-14 * reach, floor, np.zeros(1), ends=True)
     kinks = _where_panels_are_shortest(left, right)
     _refuse_poles(expression, kinks, reach)
+    wide = np.union1d(np.linspace(-reach, reach, _WIDE_PANELS + 1), kinks)
+    panels = np.union1d(*_bisect(expression, wide, 1e-14 * reach, floor, np.append(kinks, 0.0), ends=False))
     mesh = np.union1d(edges, kinks)
-    if bool(_is_smooth(expression, mesh[:-1], mesh[1:], floor, ends=False).all()):
-        return torch.from_numpy(kinks)
-    return torch.from_numpy(np.union1d(left, right))
+    left, right = mesh[:-1], mesh[1:]
+    rough = ~_is_smooth(expression, left, right, floor, ends=False) | _too_wide(left, right, kinks)
+    cuts = np.union1d(kinks, panels) if rough.any() else kinks
+    return Breaks(*(torch.from_numpy(points) for points in (cuts, kinks, panels)))
 
 
 def _bisect(
-    expression: Function, edges: np.ndarray, smallest: float, floor: tuple[float, float]
+    expression: Function,
+    edges: np.ndarray,
+    smallest: float,
+    floor: tuple[float, float],
+    near: np.ndarray,
+    *,
+    ends: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The panels that bisection leaves inside the first, rough ones: smooth by now, or as small as a point."""
     left, right = edges[:-1], edges[1:]
     kept: list[np.ndarray] = []
     depth = 0
     while len(left):
-        rough = ~_is_smooth(expression, left, right, floor, ends=True)
+        rough = ~_is_smooth(expression, left, right, floor, ends=ends) | _too_wide(left, right, near)
         point = right - left < smallest
         if depth:
             kept.append(np.stack([left, right])[:, ~rough | point])
@@ -76,6 +105,12 @@ def _bisect(
         depth += 1
     panels = np.concatenate(kept, axis=1) if kept else np.zeros((2, 0))
     return panels[0], panels[1]
+
+
+def _too_wide(left: np.ndarray, right: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Which panels with one of these points may hide what the function does there."""
+    touching = (left[:, None] <= near) & (near <= right[:, None])
+    return touching.any(axis=1) & (right - left > _SIGHT)
 
 
 def _where_panels_are_shortest(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -77,23 +77,23 @@ class Series:
         # a kink further out than nine standard deviations moves no moment by more than 1e-18
         breaks = breakpoints(self.expression, 9.0 * float(root.max()))
         if q.requires_grad:
-            if len(breaks):
+            if len(breaks.cuts):
                 raise ToleranceNotReached(
                     f"gradients through {self.expression} are not available: it has kinks at "
-                    f"{[round(float(b), 6) for b in breaks[:5]]}, where its quadrature has no exact derivative; use a "
-                    "smooth activation, or one with a closed form"
+                    f"{[round(float(b), 6) for b in breaks.cuts[:5]]}, where its quadrature has no exact derivative; "
+                    "use a smooth activation, or one with a closed form"
                 )
             # at 0 the correlation has no slope, but the moments have: they are taken a rounding beside it
             q = q.clamp(min=1e-16 * float(distinct.max()))
             root, inverse = sqrt(q.double()), None  # each sample keeps its own graph
         tables: dict[str, Tensor] = {}
-        for order in _ORDERS_WITH_KINKS if len(breaks) else _ORDERS:
-            tables = _coefficients(self.expression, root, breaks, order)
+        for order in _ORDERS_WITH_KINKS if len(breaks.cuts) else _ORDERS:
+            tables = _coefficients(self.expression, root, breaks.cuts, order)
             if self._converged(tables):
                 break
         if inverse is not None:
             tables = {name: table[inverse] for name, table in tables.items()}
-        tables["breaks"] = breaks.expand(len(q), -1)
+        tables["kinks"], tables["panels"] = breaks.kinks.expand(len(q), -1), breaks.panels.expand(len(q), -1)
         return Samples(q, tables["a_square"].to(q.dtype), tables["a"][:, 0].to(q.dtype), tables)
 
     def _converged(self, tables: dict[str, Tensor]) -> bool:
@@ -168,7 +168,7 @@ class Series:
     ) -> tuple[Tensor, Tensor]:
         """Moments of chosen pairs (k,) by integration over the plane."""
         r1, r2 = left.q[rows].double().sqrt(), right.q[columns].double().sqrt()
-        return plane_moments(self.expression, r1, r2, apart, left.tables["breaks"][0])
+        return plane_moments(self.expression, r1, r2, apart, left.tables["kinks"][0], left.tables["panels"][0])
 
     def _unconverged(self, one: dict[str, Tensor], two: dict[str, Tensor], apart: Tensor, derivative: bool) -> Tensor:
         """Which pairs' bound is above the tolerance."""
@@ -186,7 +186,7 @@ def _columns(tables: dict[str, Tensor], axis: int, across: bool) -> dict[str, Te
     """Tables of one side, shaped to broadcast over pairs; coefficients get their order as first axis."""
     shaped = {}
     for name, table in tables.items():
-        if name != "breaks":
+        if name not in ("kinks", "panels"):
             moved = table.T if table.ndim == 2 else table
             shaped[name] = moved.unsqueeze(moved.ndim - 1 + axis) if across else moved
     return shaped

@@ -94,11 +94,16 @@ class Builder:
 
         return value.mapped(mapped)
 
-    def settle(self, value: Value) -> int:
+    def settle(self, value: Value, *, is_output: bool = False) -> int:
         """The register with the mean covariance over all channels of `value`.
 
+        Args:
+            value: what is read.
+            is_output: whether it is the model's output, and no layer reads it.
+
         Raises:
-            UnsupportedLayer: the covariance between two of its terms is not known.
+            UnsupportedLayer: the covariance between two of its terms is not known, or it does not settle down to a
+                number as layers get wide.
         """
         value = value.mapped(self._with_scale)
         (first, *others) = value.blocks
@@ -106,6 +111,8 @@ class Builder:
             return first.terms[0][0].register
         for block in value.blocks:
             self._require_independent(block)
+            if not is_output:
+                self._require_wide(block)
         return self.emit(Combine(*covariance_of(value)), of=value)
 
     def gaussian(self, value: Value) -> int:
@@ -145,16 +152,12 @@ class Builder:
         where = block.path or self.path
         for (first, _), (second, _) in combinations(block.terms, 2):
             kinds = {first.kind, second.kind}
-            if kinds == {"input"}:
-                raise UnsupportedLayer(
-                    f"'{where}' adds the data and a pooled or flattened form of the data, whose covariance is "
-                    "not a function of kernels; put a linear layer on one of the branches"
-                )
             if "input" in kinds and kinds != {"affine", "input"}:
                 other = second if first.kind == "input" else first
+                what = "a pooled or flattened form of the data" if kinds == {"input"} else other.what
                 raise UnsupportedLayer(
-                    f"'{where}' adds the data and {other.what}, whose covariance is not a function of "
-                    "kernels; put a linear layer on one of the branches"
+                    f"'{where}' adds the data and {what}, whose covariance is not a function of kernels; put a linear "
+                    "layer on both branches"
                 )
             if "mixed" in kinds and kinds <= {"mixed", "activation"}:
                 raise UnsupportedLayer(
@@ -166,6 +169,20 @@ class Builder:
                     f"'{where}' adds two values that depend on the output of the same layer ({first.what} and "
                     f"{second.what}), so their covariance is not known; put a linear layer on one of the branches"
                 )
+
+    def _require_wide(self, block: Block) -> None:
+        """A layer reads a mean over channels; of the data and a layer there are as many as the data have.
+
+        (x + y)·(x' + y')/c with y of c random channels has a variance of order 1/c: only the data alone have none.
+        """
+        kinds = {term.kind for term, _ in block.terms}
+        if len(kinds) > 1 and "input" in kinds:
+            other = next(term for term, _ in block.terms if term.kind != "input")
+            raise UnsupportedLayer(
+                f"'{block.path or self.path}' adds the data and {other.what}, and '{self.path}' reads the sum, which "
+                "has as few channels as the data, so that its kernel stays random however wide other layers are; put "
+                "a linear layer or a convolution between the data and the sum"
+            )
 
 
 _NOUNS: dict[Kind, str] = {
@@ -249,7 +266,7 @@ def _output(value: Value, builder: Builder) -> int:
             f"the model's output at '{builder.path}' holds channels of different layers side by side, which have "
             "different kernels; return them as a tuple, which gives a kernel for each"
         )
-    register = builder.settle(value)
+    register = builder.settle(value, is_output=True)
     program = Program(tuple(builder.instructions), (register,)).without_dead_code()
     if not any(isinstance(instruction, Affine) for instruction in program.instructions):
         raise UnsupportedLayer(

@@ -79,9 +79,6 @@ def combination(spec: LinearCombination, inputs: list[Value], builder: Builder) 
     for block in total.blocks:
         if not block.terms:
             raise UnsupportedLayer(f"the sum at '{builder.path}' cancels to exactly 0, which has no kernel; remove it")
-    if len(total.blocks) > 1:
-        for value in inputs:
-            _require_whole_data(value, total.bounds(), builder)
     return total
 
 
@@ -116,16 +113,3 @@ def product(spec: Product, inputs: list[Value], builder: Builder) -> Value:
     kind = "masked" if not with_means else "mixed" if "mixed" in kinds else "activation"
     term = Term(register, kind, one.support | two.support, f"the product at '{builder.path}'")
     return Value((Block(one.channels, ((term, factor),)),))
-
-
-def _require_whole_data(value: Value, bounds: tuple[int, ...], builder: Builder) -> None:
-    """Channels of the data differ, so the kernel of a part of them is not that of all."""
-    begin = 0
-    for block, end in zip(value.blocks, value.bounds() or bounds[-1:], strict=True):
-        holds_data = any(term.kind == "input" for term, _ in block.terms)
-        if holds_data and any(begin < bound < end for bound in bounds):
-            raise UnsupportedLayer(
-                f"the sum at '{builder.path}' adds different layers to parts of the data's channels, and ntkit has a "
-                "rule for all channels together; put a linear layer or a convolution between"
-            )
-        begin = end
