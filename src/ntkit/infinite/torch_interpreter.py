@@ -27,7 +27,7 @@ from ntkit.infinite.torch_mixing import MIXING, within
 from ntkit.infinite.torch_registers import LostInSingle, Moments, Pairing, Place, Precision, Register, Side, Within
 from ntkit.infinite.torch_steps import moments, pair_step
 
-_BLOCK_ENTRIES = 128 * 1024  # a few arrays of this many float64 stay in a core's L2 cache
+_BLOCK_ENTRIES = 256 * 1024  # more would leave the cache, and fewer make threads wait for Python
 _ITSELF_ENTRIES = 4 * 1024 * 1024  # of samples with themselves, whose arrays are kept from pool to pool
 _ARRAYS = 12  # of one register's size, alive at the same time
 _ARRAYS_KEPT = 4  # by the graph, of each register, where gradients are wanted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,6 +44,11 @@ class _Known:
     def rows(self) -> int:
         """Positions of all samples."""
         return len(self.data)
+
+    @cached_property
+    def by_row(self) -> np.ndarray:
+        """The quantities, (rows, quantities)."""
+        return np.ascontiguousarray(self.quantities.T)
 
     def __getitem__(self, rows: slice) -> _Known:
         return _Known(self.positions, np.ascontiguousarray(self.quantities[:, rows]), self.data[rows])
@@ -91,12 +97,14 @@ class Chain:
         tangents = _stacked([source.ntk for source in sources if source.ntk is not None], dtype, shape)
         results = np.empty((len(self.strips.results), *shape))
         slopes = np.empty((len(results) if self.with_ntk else 0, *shape), dtype)
-        left, work = np.ascontiguousarray(one.quantities.T), self.strips.workspace(dtype)
+        work, products = self.strips.workspace(dtype), np.empty((1, 1))
         for first in range(0, two.rows, STRIP):
             part = slice(first, min(first + STRIP, two.rows))
+            if self.strips.data is not None:
+                products = row_products(one.data, two.data[part])
             delicate = m.run_block(
-                work, *self.strips.tables(dtype), (0, one.rows), (part.start, part.stop), -1, left, two.quantities,
-                row_products(one.data, two.data[part]), one.data, two.data, distances, tangents, results, slopes,
+                work, *self.strips.tables(dtype), (0, one.rows), (part.start, part.stop), -1, one.by_row, two.quantities,
+                products, one.data, two.data, distances, tangents, results, slopes,
                 dtype == np.float64,
             )  # fmt: skip
             if delicate and dtype == np.float32:
