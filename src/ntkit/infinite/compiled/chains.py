@@ -103,9 +103,8 @@ class Chain:
             if self.strips.data is not None:
                 products = row_products(one.data, two.data[part])
             delicate = m.run_block(
-                work, *self.strips.tables(dtype), (0, one.rows), (part.start, part.stop), -1, one.by_row, two.quantities,
-                products, one.data, two.data, distances, tangents, results, slopes,
-                dtype == np.float64,
+                work, *self.strips.tables(dtype), (0, one.rows), (part.start, part.stop), -1, one.by_row,
+                two.quantities, products, one.data, two.data, distances, tangents, results, slopes, dtype == np.float64,
             )  # fmt: skip
             if delicate and dtype == np.float32:
                 raise LostInSingle
