@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ntkit.infinite.flow import holds_data
-from ntkit.infinite.program import Affine, Attend, Instruction, MaskedMean, Mix, Program
+from ntkit.infinite.program import Affine, Instruction, Mix, Program
 
 
 def averages_first(program: Program) -> Program:
@@ -32,7 +32,7 @@ def averages_first(program: Program) -> Program:
 
 def _maps_before(program: Program, op: Instruction) -> list[Affine]:
     """The linear maps of a program between the data and an average, in order; none where it is no average of such."""
-    if not (isinstance(op, MaskedMean) or (isinstance(op, Attend) and op.mechanism == "softmax")):
+    if not (isinstance(op, Mix) and op.is_average):
         return []
     maps: list[Affine] = []
     register = op.source

@@ -210,6 +210,11 @@ class Pool(OfOne):
 class Mix(OfOne):
     """Sums over positions with weights W of each sample's own: K'[P, P'] = Σ_p Σ_p' W_x[P, p] W_x'[P', p'] K[p, p']."""
 
+    @property
+    def is_average(self) -> bool:
+        """Whether the weights are those of a mean, Σ_p W[P, p] = 1."""
+        return True
+
 
 @dataclass(frozen=True)
 class Attend(Mix):
@@ -234,6 +239,11 @@ class Attend(Mix):
     def sources(self) -> tuple[int, ...]:
         """The registers of x and y."""
         return self.source, self.keys
+
+    @property
+    def is_average(self) -> bool:
+        """Of softmax."""
+        return self.mechanism == "softmax"
 
     @property
     def masked_registers(self) -> tuple[int, ...]:

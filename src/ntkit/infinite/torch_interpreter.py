@@ -20,7 +20,7 @@ from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
-from ntkit.infinite.compiled.threads import available, run_jobs
+from ntkit.infinite.compiled.threads import available, equal_parts, run_jobs
 from ntkit.infinite.flow import needed_alone, needed_for_pairs
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.torch_mixing import MIXING, within
@@ -83,9 +83,8 @@ class TorchInterpreter:
         Attention gains. Its weights must be those of a mean: others grow with the tokens, and their sums cancel.
         """
         mixes = [op for op in self.program.instructions if isinstance(op, ops.Mix)]
-        means = all(not isinstance(op, ops.Attend) or op.mechanism == "softmax" for op in mixes)
         closed = all(isinstance(dual, duals.ClosedForm) and dual.safe_in_single for dual in self.duals.values())
-        return bool(mixes) and means and closed
+        return bool(mixes) and all(op.is_average for op in mixes) and closed
 
     # ---- samples -----------------------------------------------------------------------------------------------
 
@@ -95,7 +94,7 @@ class TorchInterpreter:
         if not self._is_separable(x):
             return self._with_moments(whole)
         known: dict[int, Side] = {}
-        parts = _parts(len(x), 2 * available())
+        parts = equal_parts(len(x), min(len(x), 2 * available()))
 
         def compute(k: int) -> None:
             known[k] = self._with_moments(whole[parts[k]])
@@ -303,12 +302,6 @@ def torch_interpreter_of(placement: Placement, tolerance: float) -> TorchInterpr
 @functools.lru_cache(maxsize=32)
 def _kept(program: ops.Program, tolerance: float, placement: Placement) -> TorchInterpreter:
     return TorchInterpreter(program, tolerance, placement)
-
-
-def _parts(n: int, count: int) -> list[slice]:
-    """So many parts of n samples, of nearly equal sizes, or n of one sample each."""
-    count = min(n, count)
-    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
 
 
 def _blocks(n: int, m: int, pairs: int, symmetric: bool) -> list[tuple[slice, slice]]:

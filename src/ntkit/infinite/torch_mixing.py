@@ -204,7 +204,7 @@ def _check_precision(distance: Tensor, pairing: Pairing, place: Place) -> None:
         positions.across(*pairing.within(place.register, name), distance) for name in ("norms", "sizes", "roots")
     )
     one, two = (side.mean_second for side in pairing.held(place.register, "within"))
-    lost = mixing.is_lost(distance, norms, sizes, roots, positions.each_pair(one[:, None] * two, distance))
+    lost = mixing.is_lost(distance, *norms, *sizes, *roots, positions.each_pair(one[:, None] * two, distance))
     if bool((lost & ~positions.each_pair(pairing.same, distance)).any()):
         raise LostInSingle
 

@@ -16,7 +16,7 @@ Windows and pools are products over the axes of an image, so each is done axis b
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 import torch
@@ -149,6 +149,7 @@ def pool_sum(
     return values
 
 
+@lru_cache(maxsize=64)  # blocks of pairs ask one after another
 def weights_of_total(axes: tuple[PoolAxis, ...], grid: Grid) -> Float[Tensor, "p"] | None:
     """The weights of all positions where one number is made of them; else None."""
     matrices = [axis.matrix(n) for axis, n in zip(axes, grid, strict=True)]

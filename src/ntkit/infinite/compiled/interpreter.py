@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from ntkit.infinite.compiled.pairs import Block, Pairs
 from ntkit.infinite.compiled.precision import safe_in_single
 from ntkit.infinite.compiled.spatial import Spatial
 from ntkit.infinite.compiled.states import StateBuilder, States
+from ntkit.infinite.compiled.threads import equal_parts
 from ntkit.infinite.dual import ClosedForm
 from ntkit.infinite.inputs import require_finite
 from ntkit.infinite.placement import Placement
@@ -101,7 +101,7 @@ class CompiledInterpreter:
     def _parts(self, x: np.ndarray, size: int) -> list[tuple[slice, Callable[[], States]]]:
         """Parts of the samples, each with the function that gives its states: kept where they fit, else made anew."""
         found: list[tuple[slice, Callable[[], States]]] = []
-        for part in _parts(len(x), size):
+        for part in equal_parts(len(x), -(-len(x) // size)):
             make = functools.partial(self.states, x[part])
             fits = self._state_bytes(x) * len(x) <= _STATE_BYTES
             found.append((part, functools.lru_cache(maxsize=1)(make) if fits else make))
@@ -133,7 +133,8 @@ class CompiledInterpreter:
         """Both kernels of every sample with itself, (outputs, n)."""
         outputs = range(len(self.placement.program.outputs))
         results = Results(*([np.empty(len(x)) for _ in outputs] for _ in range(2)))
-        for rows in _parts(len(x), min(64, self._samples_at_once(x))):
+        size = min(64, self._samples_at_once(x))
+        for rows in equal_parts(len(x), -(-len(x) // size)):
             states = self.states(x[rows])
             n = len(states)
             roots = {}
@@ -151,10 +152,3 @@ class CompiledInterpreter:
 def interpreter_of(placement: Placement, dtype: str, with_ntk: bool, tolerance: float) -> CompiledInterpreter:
     """The interpreter of a placed program, made once: it holds tables only, so calls may share it."""
     return CompiledInterpreter(placement, np.dtype(dtype), with_ntk, tolerance)
-
-
-def _parts(n: int, size: int) -> Iterator[slice]:
-    """Parts of n samples of nearly equal sizes, none larger than `size`."""
-    count = -(-n // size)
-    edges = [n * k // count for k in range(count + 1)]
-    return (slice(a, b) for a, b in itertools.pairwise(edges))

@@ -11,17 +11,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ntkit.infinite.compiled import cache
-from ntkit.infinite.compiled.machine import OPTIONS
+from ntkit.infinite.compiled.machine import INNER, OPTIONS
 from ntkit.infinite.distance import ROUNDING
 from ntkit.infinite.torch_registers import Within
-
-Both = tuple[Tensor, Tensor]
 
 # Distances before that are good to float32, ε = 6e-8, make D' = W D W'ᵀ − … good to ε S with S² = Σ Σ W² W'² (q + q')²
 # as long as roundings are as good as random. An angle θ is then known to ε S/√(h p), where p = √(q q') and h is the
 # smaller one of 2(p − s) and 2(p + s), and tangent kernels, which grow with p, to ε S √(p/h) or so. That much is lost:
 _ANGLES = 5e-6  # = (ε/2.7e-5)²: more than 2.7e-5 of the mean P of p over the positions of two samples
 _VALUES = 400.0  # S²/P²: ε S is more than 1.2e-6 of P
+
+
+def is_lost(distance, norm1, norm2, size1, size2, root1, root2, scale):
+    """Whether float32 loses too much of a pair, or of which ones of tensors that broadcast; `scale` is P²."""
+    product, gap = root1 * root2, (root1 - root2) ** 2
+    square = (norm1 * size2 + size1 * norm2) ** 2
+    bound = _ANGLES * product * square
+    opposite = (gap + 4 * product - distance) * scale < bound
+    return ((distance - gap) * scale < bound) | opposite | (square > _VALUES * scale)
+
+
+_is_lost = cache.kept(**INNER)(is_lost)
 
 
 @cache.kept(**OPTIONS)
@@ -54,11 +64,9 @@ def finish_rows(
                 else:
                     norms, sizes, roots = norm2[j], size2[j], root2[j]
                     scale = all1[i] * all2[j]
+                    norm, size, root = norm1[i, a], size1[i, a], root1[i, a]
                     for b in range(d.shape[3]):
-                        product, size = root1[i, a] * roots[b], norm1[i, a] * sizes[b] + size1[i, a] * norms[b]
-                        gap = (root1[i, a] - roots[b]) ** 2
-                        angle, square = min(row[b] - gap, gap + 4 * product - row[b]), size * size
-                        lost += (angle * scale < _ANGLES * product * square) | (square > _VALUES * scale)
+                        lost += _is_lost(row[b], norm, norms[b], size, sizes[b], root, roots[b], scale)
     return lost
 
 
@@ -103,11 +111,3 @@ def finish(summed: Float[Tensor, "n q m q"], same: Bool[Tensor, "n m"], one: Wit
     return finish_rows(
         summed.numpy(), same.numpy(), itself, *(getattr(side, name).numpy() for name in names for side in (one, two))
     )
-
-
-def is_lost(distance: Tensor, norms: Both, sizes: Both, roots: Both, scale: Tensor) -> Tensor:
-    """The same for distances in any layout, of quantities that broadcast; `scale` is P²."""
-    product, gap = roots[0] * roots[1], (roots[0] - roots[1]) ** 2
-    square = (norms[0] * sizes[1] + sizes[0] * norms[1]) ** 2
-    angle = torch.minimum(distance - gap, gap + 4 * product - distance)
-    return (angle * scale < _ANGLES * product * square) | (square > _VALUES * scale)

@@ -75,6 +75,11 @@ def parts(n: int, most: int, threads: int) -> list[slice]:
     return found
 
 
+def equal_parts(n: int, count: int) -> list[slice]:
+    """So many parts of n equal pieces of work, of nearly equal sizes."""
+    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
+
+
 class _Helper(threading.Thread):
     """A thread of one call."""
 
