@@ -9,7 +9,8 @@ from torch import nn
 import ntkit
 from layer_cases import data, linear
 from ntkit.infinite import program as ops
-from ntkit.infinite.compiled import chains
+from ntkit.infinite.compiled import chain_machine as machine
+from ntkit.infinite.compiled import chain_sides, chains
 from ntkit.infinite.flow import holds_data
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.rules import base
@@ -90,6 +91,40 @@ def test_more_positions_than_a_strip_holds():
     assert_same(ntkit.InfiniteKernel(network)(x, many), in_plain_torch(network, x, many), 1e-12)
 
 
+def repeated(n, tokens, seed=0):
+    """Sequences with a token twice, one of them again with its tokens in another order, and one twice."""
+    x = data(n, tokens, 3, seed=seed)
+    x[:, 2] = x[:, 0]
+    x[1], x[2] = x[0], x[0].flip(0)
+    return x
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tokens_and_sequences_that_occur_twice(name):
+    network, x = NETWORKS[name], repeated(4, TOKENS)
+    # an equal pair's distance behind a sum is 0 up to roundings, and a kinked activation's derivative their root
+    assert_same(ntkit.InfiniteKernel(network)(x), in_plain_torch(network, x), 1e-7)
+
+
+@pytest.mark.parametrize("tokens", [2, 3, 9, 33, 70])
+def test_any_number_of_positions(tokens):
+    x, y = data(3, tokens, 3), data(11, tokens, 3, seed=1)
+    for name in ("two layers", "block"):
+        network = NETWORKS[name]
+        assert_same(ntkit.InfiniteKernel(network)(x), in_plain_torch(network, x), 1e-12)
+        assert_same(ntkit.InfiniteKernel(network)(x, y), in_plain_torch(network, x, y), 1e-12)
+
+
+def test_blocks_of_pairs_give_the_same(monkeypatch):
+    """Many small blocks and jobs, in threads, where otherwise one does."""
+    network, x = NETWORKS["two layers"], data(9, TOKENS, 3)
+    whole = ntkit.InfiniteKernel(network)(x)
+    monkeypatch.setattr(chains, "_ENTRIES_OF_JOB", (1, 1))
+    monkeypatch.setattr(chain_sides, "_ENTRIES", 2 * TOKENS**2)
+    parts = ntkit.InfiniteKernel(network)(x)
+    assert_same(parts, (whole.nngp, whole.ntk), 1e-14)
+
+
 # ---- float32 ---------------------------------------------------------------------------------------------------------
 
 
@@ -124,16 +159,14 @@ def test_float32_of_longer_sequences(name):
 
 def test_blocks_of_near_duplicates_are_computed_again_in_float64(monkeypatch):
     """Where nothing is lost float32 serves, and the same data twice, a little moved, take float64."""
-    precisions = []
-    run = chains.Chain.run
-    monkeypatch.setattr(chains.Chain, "run", lambda self, pairing, registers: (
-        precisions.append(pairing.compiled if pairing.right is not None else None), run(self, pairing, registers)
-    )[1])  # fmt: skip
+    exact = []
+    run = machine.run_chain
+    monkeypatch.setattr(machine, "run_chain", lambda *given: (exact.append((given[4], given[-1])), run(*given))[1])
     kernel, x = ntkit.InfiniteKernel(Wide()), data(4, TOKENS, 16).float()
     kernel.ntk(x)
-    assert set(precisions) == {"float32", None}
+    assert set(exact) == {(machine.OWN, True), (machine.UPPER, False)}
     kernel.ntk(torch.cat([x, x + 1e-6 * data(4, TOKENS, 16, seed=1).float()]))
-    assert "float64" in precisions
+    assert (machine.UPPER, True) in exact
 
 
 class Wide(nn.Module):

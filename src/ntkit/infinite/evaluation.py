@@ -15,6 +15,7 @@ from ntkit._memory import require_bytes
 from ntkit.architecture import Network, sizes_of
 from ntkit.errors import InvalidInput
 from ntkit.infinite import inputs
+from ntkit.infinite.compiled.threads import torch_in_one_thread
 from ntkit.infinite.engines import chosen
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.plan import Plan, covariances, duals_of, entries_per_pair
@@ -39,6 +40,7 @@ class Kernels:
     ntk: Any
 
 
+@torch_in_one_thread()  # whose helpers would go on waiting, busily, where ours work
 @np.errstate(under="ignore")  # whatever the caller's setting: what is too small for a double is 0
 def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], given: inputs.Request) -> list[Kernels]:
     """The kernels of every output; what is not wanted is None."""
@@ -81,6 +83,7 @@ def matrices(kernel: InfiniteKernel, x1: Any, x2: Any, wanted: tuple[str, ...], 
     return [Kernels(*(None if r is None else like(r, x1) for r in pair)) for pair in results]
 
 
+@torch_in_one_thread()
 @np.errstate(under="ignore")
 def diagonal(kernel: InfiniteKernel, x: Any, given: inputs.Request) -> list[Kernels]:
     """Both kernels of every sample with itself, for every output."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +20,8 @@ from ntkit.errors import InvalidInput, NtkitError
 from ntkit.infinite import dual as duals
 from ntkit.infinite import program as ops
 from ntkit.infinite import torch_sequences  # noqa: F401  (its steps register themselves)
-from ntkit.infinite.compiled.threads import available, equal_parts, run_jobs
+from ntkit.infinite.blocks import Block, blocks_of, store
+from ntkit.infinite.compiled.threads import available, equal_parts, run_jobs, torch_as_set
 from ntkit.infinite.flow import needed_alone, needed_for_pairs
 from ntkit.infinite.placement import Placement
 from ntkit.infinite.torch_mixing import MIXING, within
@@ -29,6 +30,9 @@ from ntkit.infinite.torch_steps import moments, pair_step
 
 _BLOCK_ENTRIES = 256 * 1024  # more would leave the cache, and fewer make threads wait for Python
 _ITSELF_ENTRIES = 4 * 1024 * 1024  # of samples with themselves, whose arrays are kept from pool to pool
+_WORTH_A_THREAD = (
+    256 * 1024
+)  # pairs of positions of samples with themselves: fewer take less time than it takes to start
 _ARRAYS = 12  # of one register's size, alive at the same time
 _ARRAYS_KEPT = 4  # by the graph, of each register, where gradients are wanted
 
@@ -37,11 +41,21 @@ Result = tuple[Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class _Step:
-    """Instructions from one to another, inclusive, and what executes them: (pairs, registers) -> new registers."""
+    """Instructions from one to another, inclusive, and what executes them.
+
+    Args:
+        first: the first of them.
+        last: the last.
+        made: registers that they make for others.
+        run: (pairs, registers) -> those registers.
+        is_whole: whether it does any number of pairs at once, in blocks of its own.
+    """
 
     first: int
     last: int
+    made: tuple[int, ...]
     run: Callable[[Pairing, Mapping[int, Register]], dict[int, Register]]
+    is_whole: bool = False
 
 
 class TorchInterpreter:
@@ -67,7 +81,7 @@ class TorchInterpreter:
         ]
         self.alone, self.needed = needed_alone(program), needed_for_pairs(program)
         self.placement = placement
-        self._steps: dict[tuple[bool, bool, frozenset[int]], list[_Step]] = {}
+        self._steps: dict[tuple[bool, bool, bool], list[_Step]] = {}
 
     def _place(self, i: int, op: ops.Instruction, placement: Placement) -> Place:
         grid, dual = placement.grids[op.sources[0] if op.sources else i], self.duals.get(i)
@@ -92,9 +106,10 @@ class TorchInterpreter:
         """Second moments of every register for one side."""
         whole = Side(x, self._identity(x, mask), mask=mask)
         if not self._is_separable(x):
-            return self._with_moments(whole)
+            with torch_as_set():
+                return self._with_moments(whole)
         known: dict[int, Side] = {}
-        parts = equal_parts(len(x), min(len(x), 2 * available()))
+        parts = equal_parts(len(x), min(available(), 1 + len(x) * max(self.entries) // _WORTH_A_THREAD))
 
         def compute(k: int) -> None:
             known[k] = self._with_moments(whole[parts[k]])
@@ -135,9 +150,10 @@ class TorchInterpreter:
     def _within(self, i: int, op: ops.Instruction, side: Side, registers: dict[int, Register]) -> Within:
         """What instruction i takes from each sample's pairs with itself."""
         done, precision = max(registers, default=-1), self._precision(side.x)
-        steps = [step for step in self.steps(precision is not None, False, self.alone) if done < step.last < i]
-        self._run(Pairing(side, None, precision), steps, registers)
-        return within(op, side, self.places[i], registers)
+        steps = [step for step in self.steps(precision is not None, False, alone=True) if done < step.last < i]
+        pairing = Pairing(side, None, precision)
+        self._run(pairing, steps, registers)
+        return within(op, pairing, self.places[i], registers)
 
     @staticmethod
     def _moments(op: ops.Instruction, side: Side, place: Place, found: Within | None) -> Moments:
@@ -156,23 +172,30 @@ class TorchInterpreter:
 
     # ---- pairs -------------------------------------------------------------------------------------------------
 
-    def steps(self, compiled: bool, want_ntk: bool, needed: frozenset[int]) -> list[_Step]:
-        """What is done with a block of pairs: instruction by instruction, or many of them in one compiled pass."""
-        key = compiled, want_ntk, needed
+    def steps(self, compiled: bool, want_ntk: bool, alone: bool) -> list[_Step]:
+        """What is done with pairs: instruction by instruction, or many of them in one compiled pass.
+
+        Args:
+            compiled: whether there are compiled passes.
+            want_ntk: whether the tangent kernel is carried.
+            alone: of each sample with itself, as far as sums over positions ask for it; else of pairs, to the outputs.
+        """
+        key = compiled, want_ntk, alone
         if key not in self._steps:
+            needed = self.alone if alone else self.needed
             found = {i: self._step(i, want_ntk) for i in needed}
             if compiled and any(self.entries[i] > 1 for i in needed):
                 from ntkit.infinite.compiled.chains import chains_of  # numba is loaded where it is used
 
-                for chain in chains_of(self.placement, needed, self.duals, want_ntk):
+                for chain in chains_of(self.placement, needed, self.duals, want_ntk, with_sums=not alone):
                     found = {i: step for i, step in found.items() if not chain.first <= i <= chain.last}
-                    found[chain.first] = _Step(chain.first, chain.last, chain.run)
+                    found[chain.first] = _Step(chain.first, chain.last, tuple(chain.made), chain.run, chain.is_whole)
             self._steps[key] = [found[i] for i in sorted(found)]
         return self._steps[key]
 
     def _step(self, i: int, want_ntk: bool) -> _Step:
         op, place = self.program.instructions[i], self.places[i]
-        return _Step(i, i, lambda pairing, registers: {i: pair_step(op, pairing, place, registers, want_ntk)})
+        return _Step(i, i, (i,), lambda pairing, registers: {i: pair_step(op, pairing, place, registers, want_ntk)})
 
     def _run(self, pairing: Pairing, steps: Iterable[_Step], registers: dict[int, Register]) -> None:
         """Executes steps on a block of pairs; registers that nothing reads any more are dropped."""
@@ -185,7 +208,10 @@ class TorchInterpreter:
     def pairs(self, pairing: Pairing, want_ntk: bool) -> list[tuple[Float[Tensor, "n m"], Tensor | None]]:
         """(nngp, ntk) of a block of pairs (n, m), or of each sample with itself (n, 1), for each output."""
         registers: dict[int, Register] = {}
-        self._run(pairing, self.steps(pairing.compiled is not None, want_ntk, self.needed), registers)
+        self._run(pairing, self.steps(pairing.compiled is not None, want_ntk, alone=False), registers)
+        return self._results(pairing, registers)
+
+    def _results(self, pairing: Pairing, registers: Mapping[int, Register]) -> list[tuple[Tensor, Tensor | None]]:
         results = []
         for output in self.program.outputs:
             found = registers[output]
@@ -222,36 +248,62 @@ class TorchInterpreter:
         if x2 is not None and mask is not None and masks[1] is not None:
             mask = torch.cat([mask, masks[1]])
         both = self.side(x1 if x2 is None else torch.cat([x1, x2]), mask)  # one call: sides of pairs share their tables
-        left, right = both[slice(0, n)], both if x2 is None else both[slice(n, n + m)]
+        left = both if x2 is None else both[slice(0, n)]
+        right = left if x2 is None else both[slice(n, n + m)]
         if with_slopes:
-            whole = self.pairs(Pairing(left, right), want_ntk)
+            with torch_as_set():
+                whole = self.pairs(Pairing(left, right), want_ntk)
             return [(nngp if want_nngp else None, ntk) for nngp, ntk in whole]
         results = [_empty(n, m, x1, want_nngp, want_ntk) for _ in self.program.outputs]
 
-        precision = self._precision(both.x)
-        parts = functools.cache(lambda which, start, stop: (left, right)[which][slice(start, stop)])
+        self._fill(results, left, right, want_ntk, single)
+        return results
 
-        def compute(block: tuple[slice, slice]) -> None:
+    def _fill(self, results: list[Result], left: Side, right: Side, want_ntk: bool, single: bool) -> None:
+        """Computes all pairs: what runs from the data to vectors at once, all else in blocks that stay in cache."""
+        n, m, symmetric, precision = len(left.x), len(right.x), right is left, self._precision(left.x)
+        first = "float32" if precision and single and self.safe_in_single else precision
+        steps = self.steps(precision is not None, want_ntk, alone=False)
+        whole = self._whole_steps(steps)
+        known: dict[int, Register] = {}
+        for step in steps[:whole]:
+            require_bytes(16 * n * m * len(known), "vectors' kernels of all pairs", "use fewer samples at once")
+            known.update(step.run(Pairing(left, right, first), {}))
+        rows_of = functools.cache(lambda start, stop: left[slice(start, stop)])
+        columns_of = rows_of if symmetric else functools.cache(lambda start, stop: right[slice(start, stop)])
+
+        def compute(block: Block) -> None:
             rows, columns = block
-            sides = parts(0, rows.start, rows.stop), parts(1, columns.start, columns.stop)
-            pairing = Pairing(*sides, precision)
+            sides = rows_of(rows.start, rows.stop), columns_of(columns.start, columns.stop)
+            registers = {i: register.of_block(rows, columns) for i, register in known.items()}
             try:
-                first = (
-                    replace(pairing, compiled="float32") if precision and single and self.safe_in_single else pairing
-                )
-                found = self.pairs(first, want_ntk)
+                pairing = Pairing(*sides, first)
+                self._run(pairing, steps[whole:], registers)
             except LostInSingle:
-                found = self.pairs(pairing, want_ntk)
-            for result, part in zip(results, found, strict=True):
-                _store(result, part, rows, columns, x2 is None)
+                pairing, registers = Pairing(*sides, precision), {}
+                self._run(pairing, steps, registers)
+            for result, part in zip(results, self._results(pairing, registers), strict=True):
+                store(result, part, block, symmetric)
 
-        blocks = _blocks(n, m, max(1, _BLOCK_ENTRIES // max(self.entries)), x2 is None)
-        if x1.device.type == "cpu":  # blocks side by side, each in a thread's own cache
+        blocks = blocks_of(n, m, self._pairs_at_once(n * m, steps[whole:]), symmetric)
+        if left.x.device.type == "cpu":  # blocks side by side, each in a thread's own cache
             run_jobs(blocks, lambda: compute, with_torch=True)
         else:
             for block in blocks:
                 compute(block)
-        return results
+
+    def _whole_steps(self, steps: list[_Step]) -> int:
+        """How many steps can be done for all pairs at once, where only vectors follow."""
+        count = next((k for k, step in enumerate(steps) if not step.is_whole), len(steps))
+        return 0 if any(self.entries[i] > 1 for step in steps[count:] for i in step.made) else count
+
+    def _pairs_at_once(self, pairs: int, steps: list[_Step]) -> int:
+        """Pairs in a block: as many as keep in cache what goes from step to step, and enough blocks for all threads."""
+        kept = max((self.entries[i] for step in steps for i in step.made), default=1)
+        if kept == 1:
+            return _BLOCK_ENTRIES
+        fewest, most = (max(1, _BLOCK_ENTRIES // entries) for entries in (max(self.entries), kept))
+        return min(most, max(fewest, pairs // (8 * available())))
 
     def diagonal(
         self, x: Float[Tensor, "n *sample"], want_nngp: bool, want_ntk: bool, mask: Tensor | None = None
@@ -304,27 +356,6 @@ def _kept(program: ops.Program, tolerance: float, placement: Placement) -> Torch
     return TorchInterpreter(program, tolerance, placement)
 
 
-def _blocks(n: int, m: int, pairs: int, symmetric: bool) -> list[tuple[slice, slice]]:
-    """Blocks of at most so many pairs: squares on and above the diagonal where symmetry is used, else long rows."""
-    width = max(1, int(pairs**0.5)) if symmetric else min(m, pairs)
-    height = width if symmetric else max(1, pairs // width)
-    rows = [slice(i, min(i + height, n)) for i in range(0, n, height)]
-    columns = [slice(j, min(j + width, m)) for j in range(0, m, width)]
-    return [(r, c) for r in rows for c in columns if not symmetric or c.start >= r.start]
-
-
 def _empty(n: int, m: int, like: Tensor, want_nngp: bool, want_ntk: bool) -> Result:
     nngp, ntk = (torch.empty(n, m, dtype=like.dtype, device=like.device) if w else None for w in (want_nngp, want_ntk))
     return nngp, ntk
-
-
-def _store(result: Result, block: Result, rows: slice, columns: slice, symmetric: bool) -> None:
-    """Puts a block in its place, and in the mirrored one."""
-    for whole, part in zip(result, block, strict=True):
-        if whole is None or part is None:
-            continue
-        if symmetric and rows == columns:  # a matrix product need not be symmetric to the last digit
-            part = part.triu() + part.triu(1).T
-        whole[rows, columns] = part
-        if symmetric and columns.start > rows.start:
-            whole[columns, rows] = part.T

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import singledispatch
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,23 +27,27 @@ _CLOSE = 1e-3  # of the second moments: above it the difference loses at most th
 
 
 @singledispatch
-def within(op: ops.Instruction, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
+def within(op: ops.Instruction, pairing: Pairing, place: Place, registers: Mapping[int, Register]) -> Within:
     """What an instruction that mixes positions takes from the pairs of each sample with itself, (n, p, 1, p)."""
     raise TypeError(f"the torch interpreter does not know what {op} takes from a sample alone")
 
 
 @within.register
-def _(op: ops.Pool, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
-    q = side.registers[op.source].second
-    spread = _pooled(op, place, registers[op.source], Pairing(side, None)).laid_out(True).distance[:, :, 0] / 2
+def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Register]) -> Within:
+    q = pairing.left.registers[op.source].second
+    spread = _pooled(op, place, registers[op.source], pairing).laid_out(True).distance[:, :, 0] / 2
     totals, means = (positions.pool_sum(values, op.axes, place.grid) for values in (torch.ones_like(q), q))
     norms, sizes = (positions.pool_sum(values, op.axes, place.grid, 2).sqrt() for values in (torch.ones_like(q), q**2))
     return Within(spread, totals, means, norms, sizes)
 
 
 @within.register
-def _(op: ops.Mix, side: Side, place: Place, registers: Mapping[int, Register]) -> Within:
-    weights, before = weights_of(op, side, registers), side.registers[op.source]
+def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Register]) -> Within:
+    weights, before = weights_of(op, pairing.left, registers), pairing.left.registers[op.source]
+    if before.data is None and pairing.compiled:
+        from ntkit.infinite.compiled import mixing  # numba is loaded where it is used
+
+        return mixing.within(weights, registers[op.source].laid_out(False).distance[:, :, 0], before.second)
     q, totals = before.second[..., None], weights.sum(2)
     means, sizes = (weights @ q)[..., 0], (weights**2 @ q**2)[..., 0].sqrt()
     if before.data is not None:  # whose averages are data too
@@ -52,7 +55,7 @@ def _(op: ops.Mix, side: Side, place: Place, registers: Mapping[int, Register]) 
     else:
         distance = registers[op.source].laid_out(False).distance[:, :, 0]
         spread = ((weights @ distance) * weights).sum(2) / 2
-        itself = _distances_alone(weights, _covariances(side, op.source, registers))
+        itself = _distances_alone(weights, _covariances(pairing.left, op.source, registers))
     return Within(spread, totals, means, weights.norm(dim=2), sizes, weights, itself)
 
 
@@ -130,20 +133,14 @@ def _(op: ops.Mix, side: Side, place: Place, found: Within | None) -> Moments:
 
 @pair_step.register
 def _(op: ops.Pool, pairing: Pairing, place: Place, registers: Mapping[int, Register], want_ntk: bool) -> Register:
-    summed = _pooled(op, place, registers[op.source], pairing)
-    distance = op.factor**2 * _distance(summed.distance, pairing, place)
-    ntk = None if summed.ntk is None else op.factor**2 * summed.ntk
-    return Register(distance, ntk).laid_out(place.diagonal)
+    return of_sums(op, _pooled(op, place, registers[op.source], pairing), pairing, place)
 
 
 def _pooled(op: ops.Pool, place: Place, before: Register, pairing: Pairing) -> Register:
     """W D Wᵀ and W T Wᵀ."""
     if place.diagonal and before.distance.ndim == 3:  # windows of one position: equal positions are all there is
         return before.each(lambda pairs: positions.pool_sum(pairs, op.axes, place.grid, power=2))
-    before, weights = before.laid_out(False), positions.weights_of_total(op.axes, place.grid)
-    if weights is not None and (loops := compiled_loops(pairing, before.distance)):
-        one, two = (weights.expand(len(side.x), 1, -1).contiguous() for side in pairing.sides)
-        return before.each(lambda pairs: loops.summed(pairs, one, two))
+    before = before.laid_out(False)
     return before.each(lambda pairs: positions.pool_sum(pairs, op.axes, place.grid)).laid_out(place.diagonal)
 
 
@@ -152,16 +149,12 @@ def _(op: ops.Mix, pairing: Pairing, place: Place, registers: Mapping[int, Regis
     if pairing.left.registers[place.register].data is not None:
         return of_data(pairing, place, want_ntk)
     one, two = pairing.held(place.register, "within")
-    before, diagonal = registers[op.source].laid_out(False), place.diagonal
+    before = registers[op.source].laid_out(False)
     if pairing.right is None:
         ntk = None if before.ntk is None else (one.weights @ before.ntk[:, :, 0] @ one.weights.mT)[:, :, None]
-        return Register(one.itself[:, :, None], ntk).laid_out(diagonal)
-    loops = compiled_loops(pairing, before.distance)
-    if loops and (not diagonal or one.weights.shape[1] == 1):
-        summed = before.each(lambda pairs: loops.summed(pairs, one.weights, two.weights))
-    else:
-        summed = before.each(lambda pairs: _summed(pairs.to(one.weights), one.weights, two.weights, diagonal))
-    return Register(_distance(summed.distance, pairing, place), summed.ntk).laid_out(diagonal)
+        return Register(one.itself[:, :, None], ntk).laid_out(place.diagonal)
+    summed = before.each(lambda pairs: _summed(pairs.to(one.weights), one.weights, two.weights, place.diagonal))
+    return of_sums(op, summed, pairing, place)
 
 
 def _summed(
@@ -176,25 +169,21 @@ def _summed(
     return columns.view(m, n, rows.shape[1], -1).permute(1, 2, 0, 3)
 
 
-def _distance(summed: Float[Tensor, "n q *rest"], pairing: Pairing, place: Place) -> Float[Tensor, "n q *rest"]:
-    """D from W D W'ᵀ, which may be overwritten.
+def of_sums(op: ops.Pool | ops.Mix, summed: Register, pairing: Pairing, place: Place) -> Register:
+    """D and T after an instruction, from W D W'ᵀ and W T W'ᵀ.
 
     Raises:
         LostInSingle: as it says, where loops compute in float32.
     """
-    one, two = pairing.held(place.register, "within")
-    if loops := compiled_loops(pairing, summed):
-        lost = loops.finish(summed, pairing.same, one, two)
-        if lost and pairing.compiled == "float32":
-            raise LostInSingle
-        return summed
+    one, _ = pairing.held(place.register, "within")
     a, m, r = (pairing.within(place.register, name) for name in ("totals", "means", "spread"))
-    distance = positions.pool_distance(summed, a, m, r, pairing.same)
+    distance = positions.pool_distance(summed.distance, a, m, r, pairing.same)
     if pairing.compiled == "float32":
         _check_precision(distance, pairing, place)
     if one.itself is not None and distance.ndim == 4 and bool(pairing.same.any()):
         distance = torch.where(positions.each_pair(pairing.same, distance), one.itself[:, :, None], distance)
-    return distance
+    factor = op.factor**2 if isinstance(op, ops.Pool) else 1.0
+    return Register(distance, summed.ntk).each(lambda pairs: factor * pairs).laid_out(place.diagonal)
 
 
 def _check_precision(distance: Tensor, pairing: Pairing, place: Place) -> None:
@@ -207,12 +196,3 @@ def _check_precision(distance: Tensor, pairing: Pairing, place: Place) -> None:
     lost = mixing.is_lost(distance, *norms, *sizes, *roots, positions.each_pair(one[:, None] * two, distance))
     if bool((lost & ~positions.each_pair(pairing.same, distance)).any()):
         raise LostInSingle
-
-
-def compiled_loops(pairing: Pairing, pairs: Tensor) -> Any:
-    """The compiled loops of blocks of full pairs of positions where they can do a step; None where torch must."""
-    if pairing.compiled is None or pairing.right is None or pairs.ndim != 4:
-        return None
-    from ntkit.infinite.compiled import mixing  # numba is loaded where it is used
-
-    return mixing

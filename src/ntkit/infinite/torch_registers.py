@@ -239,6 +239,10 @@ class Register:
     def __getitem__(self, rows: slice) -> Register:
         return self.each(lambda pairs: pairs[rows])
 
+    def of_block(self, rows: slice, columns: slice) -> Register:
+        """That of some pairs."""
+        return self.each(lambda pairs: pairs[rows, :, columns])
+
     @staticmethod
     def together(parts: Sequence[Register]) -> Register:
         """Of all samples."""

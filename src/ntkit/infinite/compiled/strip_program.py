@@ -6,7 +6,7 @@ a slot of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class StripProgram:
         code: what is written of them, `pairs_machine.OUTPUT` or `pairs_machine.KEEP`.
         with_ntk: whether the tangent kernel is wanted.
         address_of: where the loops of duals are compiled.
+        planes: of quantities, which several programs may share; None for new ones.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class StripProgram:
         code: int,
         with_ntk: bool,
         address_of: AddressOf,
+        planes: Planes | None = None,
     ):
         self.program, self.registers, self.results = program, registers, results
         self.code, self.address_of = code, address_of
         self.has_t = registers_with_tangents(program, with_ntk)
-        self.planes = Planes()
+        self.planes = Planes() if planes is None else planes
         self.ops: list[list[int]] = []
         self.numbers: list[list[float]] = []
         self.slots: dict[int, int] = {}
@@ -60,6 +62,12 @@ class StripProgram:
     def workspace(self, dtype: np.dtype) -> np.ndarray:
         """Room for the accumulator and the slots."""
         return aligned_zeros(STRIP * (4 + 2 * len(self.slots)), dtype)
+
+    def move(self, places: Mapping[int, Mapping[int, int]]) -> None:
+        """Changes where operations of given codes read or write: {code: {place: new place}}."""
+        for row in self.ops:
+            if row[0] in places:
+                row[1] = places[row[0]][row[1]]
 
     def tables(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """The operations, with the addresses of duals in a precision, and their numbers."""

@@ -6,18 +6,18 @@ works in as many threads, its own among them, as other calls leave cores; where 
 alone. So there are never more threads at work than cores and callers. A forked child works with one thread until it
 sets another number itself with `torch.set_num_threads`.
 
-Jobs that call torch have threads of their own, in which torch works with one thread, and the calling thread waits.
-Torch's helpers would stand beside them, and go on waiting, busily, long after their work is done: a fifth of the time
-of a kernel. Other jobs are shared with the calling thread, for systems tend to start two new threads on one core while
-the thread that starts them is still at work on the other, and find out only milliseconds later.
+The calling thread works too, for systems tend to start two new threads on one core while the thread that starts them
+is still at work on the other, and find out only milliseconds later. Where jobs call torch it works with one thread in
+each: its own helpers would stand beside ours, and go on waiting, busily, long after their work is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -60,10 +60,48 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class _Own(threading.local):
+    """Torch's setting in this thread before `torch_in_one_thread`; None outside of it."""
+
+    setting: int | None = None
+
+
+_own = _Own()
+
+
+@contextlib.contextmanager
+def torch_in_one_thread() -> Iterator[None]:
+    """Torch works with one thread, here and in threads that begin meanwhile; `available` stays as it was."""
+    if _own.setting is not None:
+        yield
+        return
+    _own.setting = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_own.setting)
+        _own.setting = None
+
+
+@contextlib.contextmanager
+def torch_as_set() -> Iterator[None]:
+    """Within `torch_in_one_thread`, torch works with as many threads as its user has set."""
+    setting = _own.setting
+    if setting is None:
+        yield
+        return
+    torch.set_num_threads(setting)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
 def available() -> int:
     """Threads that may be used: torch's setting, within the cores that this process may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), cores))
+    return max(1, min(_own.setting or torch.get_num_threads(), cores))
 
 
 def parts(n: int, most: int, threads: int) -> list[slice]:
@@ -83,22 +121,16 @@ def equal_parts(n: int, count: int) -> list[slice]:
 class _Helper(threading.Thread):
     """A thread of one call."""
 
-    def __init__(self, work: Callable[[], None], with_torch: bool) -> None:
+    def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(name="ntkit helper", daemon=True)
-        self.work, self.with_torch, self.begun = work, with_torch, False
-        self.ready, self.finished = threading.Event(), threading.Event()
+        self.work, self.begun, self.finished = work, False, threading.Event()
 
     def run(self) -> None:
         """Does the work and says so."""
         self.begun = True
         try:
-            if self.with_torch:
-                torch.get_num_threads()  # a thread's first question fetches the common setting, so it comes before
-                torch.set_num_threads(1)
-            self.ready.set()
             self.work()
         finally:
-            self.ready.set()
             self.finished.set()
 
     def wait(self) -> None:
@@ -134,11 +166,11 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]], w
     helpers: list[_Helper] = []
     granted = workers.begin(len(jobs))
     try:
-        helpers += [_Helper(work, with_torch) for _ in range(granted if with_torch else granted - 1)]
-        _start(helpers, with_torch)
-        if not (with_torch and helpers):
+        with torch_in_one_thread() if with_torch and granted else contextlib.nullcontext():
+            helpers += [_Helper(work) for _ in range(granted - 1)]
+            _start(helpers)
             work()
-        _wait(helpers)
+            _wait(helpers)
     except BaseException as error:  # an interruption between jobs
         errors.append(error)  # which ends the helpers
         _wait(helpers)
@@ -149,21 +181,13 @@ def run_jobs(jobs: Sequence[Job], worker: Callable[[], Callable[[Job], None]], w
         raise errors[0]
 
 
-def _start(helpers: list[_Helper], with_torch: bool) -> None:
-    threads = torch.get_num_threads()
-    try:
-        for k, helper in enumerate(helpers):
-            try:
-                helper.start()
-            except RuntimeError:  # the system gives no more threads: the others do the work
-                del helpers[k:]
-                break
-        if with_torch:
-            for helper in helpers:
-                helper.ready.wait()
-    finally:
-        if with_torch:  # each thread has its own setting, but the last one made is what threads yet to come begin with
-            torch.set_num_threads(threads)
+def _start(helpers: list[_Helper]) -> None:
+    for k, helper in enumerate(helpers):
+        try:
+            helper.start()
+        except RuntimeError:  # the system gives no more threads: the others do the work
+            del helpers[k:]
+            break
 
 
 def _wait(helpers: list[_Helper]) -> None:
