@@ -135,3 +135,12 @@ def test_the_plan_prints_every_parameter():
     assert all(p.name in text and p.route in text for p in plan.parameters)
     assert plan.flops == sum(p.flops for p in plan.parameters) > 0
     assert 'outputs="trace"' in text
+
+
+@pytest.mark.parametrize("outputs", ["full", "diagonal", "trace", "mean"])
+@pytest.mark.parametrize("name", ["no bias", "NTK parameterisation", "shared layer", "attention", "embedding"])
+def test_the_kernel_is_a_constant(name, outputs):
+    make, draw, _ = CASES[name]
+    kernel = EmpiricalKernel(make().double(), outputs=outputs)
+    assert not kernel.ntk(draw(3)).requires_grad
+    assert not kernel.diagonal(draw(3)).requires_grad

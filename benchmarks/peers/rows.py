@@ -199,6 +199,8 @@ ROWS: tuple[Row, ...] = (
         )
         for number, network in ((1, ATTENTION), (2, TWO_ATTENTIONS))
     ),
-    EmpiricalRow(name="mlp-trace-200", title=MLP, n=200),
-    EmpiricalRow(name="mlp-full-30", title=MLP, n=30, outputs="full", n_outputs=10, repetitions=5),
+    EmpiricalRow(name="mlp-trace-200", title=MLP, n=200, target=1.5),
+    EmpiricalRow(name="mlp-full-30", title=MLP, n=30, outputs="full", n_outputs=10, target=1.5),
+    EmpiricalRow(name="mlp-full-500", title=MLP, n=500, outputs="full", n_outputs=10, repetitions=3, target=2.0),
+    EmpiricalRow(name="mlp-trace-2000", title=MLP, n=2000, repetitions=3, target=1.7),
 )

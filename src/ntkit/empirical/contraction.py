@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from ntkit._products import products_of_rows
 
 Outputs: TypeAlias = Literal["full", "diagonal", "trace", "mean"]
 
@@ -54,8 +56,34 @@ class Factored:
         gradient = self.g.reshape(n, t, o * q).mT @ self.a  # (n, oq, d)
         return Jacobian(gradient.reshape(n, o, q * self.a.shape[-1]))
 
+    def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
+        """⟨a_t, a'_s⟩ of all positions."""
+        product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2))
+        return product.unflatten(-1, (-1, other.a.shape[-2])).unflatten(-3, (-1, self.a.shape[-2]))
 
-Features: TypeAlias = Sequence[Jacobian | Factored]
+
+@dataclass(frozen=True)
+class Tokens:
+    """Derivatives of a table whose rows are read by number: g[n, t] belongs to row tokens[n, t]."""
+
+    tokens: Int[Tensor, "*b n t"]
+    g: Float[Tensor, "*b n t o q"]
+
+    def rows(self, samples: slice) -> Tokens:
+        """Those of some samples."""
+        return Tokens(self.tokens[samples], self.g[samples])
+
+    def apart(self) -> Tokens:
+        """Each sample as its own batch of one."""
+        return Tokens(self.tokens.unsqueeze(1), self.g.unsqueeze(1))
+
+    def gram(self, other: Tokens) -> Float[Tensor, "*b n t m s"]:
+        """1 where two positions hold the same token."""
+        equal = self.tokens[..., :, :, None, None] == other.tokens[..., None, None, :, :]
+        return equal.to(self.g)
+
+
+Features: TypeAlias = Sequence[Jacobian | Factored | Tokens]
 
 
 def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
@@ -71,8 +99,8 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
         if isinstance(one, Jacobian) and isinstance(two, Jacobian):
             part = _from_jacobians(one.j, two.j, outputs)
         else:
-            assert isinstance(one, Factored)
-            assert isinstance(two, Factored)  # both sides take the same route
+            assert not isinstance(one, Jacobian)
+            assert type(one) is type(two)  # both sides take the same route
             part = _from_factors(one, two, outputs)
         total = part if total is None else total.add_(part)
     assert total is not None
@@ -88,17 +116,20 @@ def mirrored(block: Tensor, outputs: Outputs) -> Tensor:
 def _from_jacobians(j1: Tensor, j2: Tensor, outputs: Outputs) -> Tensor:
     if outputs == "full":
         o1, o2 = j1.shape[-2], j2.shape[-2]
-        product = j1.flatten(-3, -2) @ j2.flatten(-3, -2).mT
+        product = products_of_rows(j1.flatten(-3, -2), j2.flatten(-3, -2))
         return product.unflatten(-1, (-1, o2)).unflatten(-3, (-1, o1)).transpose(-3, -2).contiguous()
     if outputs == "diagonal":
         return (j1.transpose(-3, -2) @ j2.transpose(-3, -2).mT).movedim(-3, -1).contiguous()
-    return j1.flatten(-2) @ j2.flatten(-2).mT
+    return products_of_rows(j1.flatten(-2), j2.flatten(-2))
 
 
-def _from_factors(one: Factored, two: Factored, outputs: Outputs) -> Tensor:
-    t, s = one.a.shape[-2], two.a.shape[-2]
-    gram = one.a.flatten(-3, -2) @ two.a.flatten(-3, -2).mT
-    gram = gram.unflatten(-1, (-1, s)).unflatten(-3, (-1, t))  # (*b, n, t, m, s)
+def _from_factors(one: Any, two: Any, outputs: Outputs) -> Tensor:
+    gram = one.gram(two)
+    if outputs == "full" and one.g.shape[-3] == two.g.shape[-3] == 1:  # no positions: all outputs by one product
+        o1, o2 = one.g.shape[-2], two.g.shape[-2]
+        product = products_of_rows(one.g.flatten(-4, -2), two.g.flatten(-4, -2))
+        product = product.unflatten(-1, (-1, o2)).unflatten(-3, (-1, o1)).transpose(-3, -2)
+        return product.mul_(gram.squeeze(-1).squeeze(-2)[..., None, None])
     if outputs == "full":  # one output of the first side at a time against all of the second
         rows = [_position_sum(gram, one.g[..., o, :], two.g) for o in range(one.g.shape[-2])]
         return torch.stack(rows, dim=-2)
@@ -113,7 +144,7 @@ def _position_sum(
 ) -> Float[Tensor, "*b n m k"]:
     """Σ_{t,s} gram[n, t, m, s] ⟨g1[n, t], g2[m, s, k]⟩."""
     t, (s, k) = g1.shape[-2], g2.shape[-3:-1]
-    product = g1.flatten(-3, -2) @ g2.flatten(-4, -2).mT  # (*b, n·t, m·s·k)
+    product = products_of_rows(g1.flatten(-3, -2), g2.flatten(-4, -2))  # (*b, n·t, m·s·k)
     product = product.unflatten(-1, (-1, s, k)).unflatten(-4, (-1, t))
     product.mul_(gram.unsqueeze(-1))
     if t == s == 1:

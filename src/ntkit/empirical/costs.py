@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ntkit._memory import human_bytes
@@ -18,7 +18,10 @@ from ntkit.errors import MemoryLimitExceeded
 
 Contraction: TypeAlias = Literal["gram", "gradient"]
 
-_TILE_ROWS = 512  # pairs are multiplied in tiles of about this many rows: large products, yet k(x, x) saves near half
+_TILE_ROWS = 512  # samples of a tile of pairs: large products, yet k(x, x) saves near half
+_TILE_NUMBERS = (
+    1024  # samples times outputs of a tile where all pairs of outputs are wanted, whose products are so large
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class LayerSizes:
     t: int
     columns: dict[str, int]
     q: int
+    only: Contraction | None = None  # the one contraction there is
 
     @property
     def d(self) -> int:
@@ -36,7 +40,7 @@ class LayerSizes:
 
     def of(self, parameter: str) -> LayerSizes:
         """One parameter's part."""
-        return LayerSizes(self.t, {parameter: self.columns[parameter]}, self.q)
+        return replace(self, columns={parameter: self.columns[parameter]})
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ def contraction_flops(kind: Contraction, size: LayerSizes, o: int, outputs: Outp
 
 def cheaper_contraction(size: LayerSizes, o: int, outputs: Outputs, samples: int, pairs: int) -> Contraction:
     """The one place where a layer's contraction is chosen: fewer operations wins."""
+    if size.only is not None:
+        return size.only
     gram = contraction_flops("gram", size, o, outputs, samples, pairs)
     return "gram" if gram <= contraction_flops("gradient", size, o, outputs, samples, pairs) else "gradient"
 
@@ -137,6 +143,7 @@ def cut(
     sample_bytes: Callable[[int], int],
     pair_bytes: Callable[[int], int],
     budget: int,
+    outputs: Outputs,
 ) -> Work:
     """The largest blocks that fit: three quarters of the budget for derivatives, one for products of pairs.
 
@@ -147,6 +154,7 @@ def cut(
             counted).
         pair_bytes: the same for one pair of samples.
         budget: bytes.
+        outputs: which pairs of outputs.
 
     Raises:
         MemoryLimitExceeded: not even one output of one pair of samples fits.
@@ -156,7 +164,8 @@ def cut(
         block = 3 * budget // (4 * max(1, sample_bytes(chunk)))
         tile = math.isqrt(max(0, budget) // (4 * max(1, pair_bytes(chunk))))
         if block >= 1 and tile >= 1:
-            return Work(min(block, samples), chunk, min(tile, block, samples, _TILE_ROWS))
+            most = max(1, _TILE_NUMBERS // chunk) if outputs == "full" else _TILE_ROWS
+            return Work(min(block, samples), chunk, min(tile, block, samples, most))
         if chunk == 1:
             break
         chunk = (chunk + 1) // 2

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ntkit._arrays import check_finite
 from ntkit._memory import available_bytes, require_bytes
-from ntkit.empirical.assign import Assignment, assign
+from ntkit.empirical.assign import Assignment, assign, remember, remembered
 from ntkit.empirical.blocks import add_diagonal, add_gram
-from ntkit.empirical.capture import Reassign
 from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import Plan, result_numbers
+from ntkit.empirical.graph import Reassign, Stale
 from ntkit.empirical.inputs import batch_size, join, take
 from ntkit.empirical.network import Network
 from ntkit.empirical.schedule import Task, describe, schedule
@@ -43,28 +43,28 @@ class Engine:
         n, m = batch_size(x1), batch_size(x1 if x2 is None else x2)
         task = Task(self.outputs, largest_side=max(n, m), samples=n + m, pairs=n * m)
 
-        def run(assignment: Assignment) -> Tensor:
+        def run(assignment: Assignment, strictly: bool) -> Tensor:
             budget = self._budget(assignment, (n, m))
             result = self._zeros(assignment, (n, m))
-            for job in schedule(self.network, assignment, task, budget):
+            for job in schedule(self.network, assignment, task, budget, strictly):
                 add_gram(result, job.route, job.work, assignment.n_outputs, x1, x2, self.outputs)
             return result
 
-        return self._finished(_probe(x1, x2), run)
+        return self._finished(x1, x2, run)
 
     def diagonal(self, x: Any) -> Float[Tensor, "n *o"]:
         """k(x_n, x_n)."""
         n = batch_size(x)
         task = Task(self.outputs, largest_side=n, samples=n, pairs=n, diagonal=True)
 
-        def run(assignment: Assignment) -> Tensor:
+        def run(assignment: Assignment, strictly: bool) -> Tensor:
             budget = self._budget(assignment, (n,))
             result = self._zeros(assignment, (n,))
-            for job in schedule(self.network, assignment, task, budget):
+            for job in schedule(self.network, assignment, task, budget, strictly):
                 add_diagonal(result, job.route, job.work, assignment.n_outputs, x, self.outputs)
             return result
 
-        return self._finished(_probe(x, None), run)
+        return self._finished(x, None, run)
 
     def plan(self, x: Any) -> Plan:
         """How `gram(x, None)` will be computed."""
@@ -74,16 +74,21 @@ class Engine:
         jobs = schedule(self.network, assignment, task, self._budget(assignment, (n, n)))
         return describe(self.network, assignment, jobs, task)
 
-    def _finished(self, probe: Any, run: Callable[[Assignment], Tensor]) -> Tensor:
-        """Run, again with fewer layer rules where later samples break what was proved on the probe."""
+    def _finished(self, x: Any, x2: Any, run: Callable[[Assignment, bool], Tensor]) -> Tensor:
+        """Run, again with fewer rules where later samples break what was proved on a few."""
+        known = remembered(self.network, x)
         excluded: frozenset[str] = frozenset()
         while True:
-            assignment = assign(self.network, probe, excluded)
+            assignment = assign(self.network, _probe(x, x2), excluded) if known is None else known
             try:
-                result = run(assignment)
+                result = run(assignment, known is not None)
                 break
+            except Stale:
+                known = None
             except Reassign as found:  # each time names at least one parameter more
-                excluded |= found.names
+                excluded, known = excluded | found.names, None
+        if assignment.orders and not excluded:  # the way is seen where rules are used
+            remember(self.network, x, assignment)
         if self.outputs == "mean":
             result /= assignment.n_outputs
         check_finite(result, "the tangent kernel (products of the model's derivatives at these parameters)")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from ntkit.empirical.inputs import take
 from ntkit.empirical.network import Network
 from ntkit.errors import InvalidInput
 
@@ -49,15 +50,24 @@ def run_alone(network: Network, sample: Any) -> tuple[Float[Tensor, "1 o"], int]
     return out, sum(saved.values())
 
 
-def require_same(alone: Float[Tensor, "1 o"], together: Float[Tensor, "n _"]) -> None:
-    """Raise `InvalidInput` unless the first sample has the same output alone and in a batch."""
+def require_same(
+    alone: Float[Tensor, "1 o"], together: Float[Tensor, "n _"], scale: Float[Tensor, "..."] | None = None
+) -> None:
+    """Raise `InvalidInput` unless the first sample has the same output alone and in a batch, of `scale` or its own."""
     bound = 1e-3 if together.dtype == torch.float32 else 1e-7  # products of other shapes round otherwise
-    near = bound * float(together.abs().max())
+    near = bound * float((together if scale is None else scale).abs().max())
     if alone.shape[1:] != together.shape[1:] or not torch.allclose(alone[0], together[0], rtol=0, atol=near):
         raise InvalidInput(
-            "samples must be treated independently, but the model gives the first sample another output alone "
+            "samples must be treated independently, but the model gives a sample another output alone "
             "than in a batch (batch statistics, dropout or other randomness); call model.eval() first"
         )
+
+
+def require_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) -> None:
+    """Raise `InvalidInput` unless every sample has the same outputs alone and in a batch."""
+    with torch.no_grad():
+        for s in range(len(together)):
+            require_same(network(take(x, slice(s, s + 1))), together[s:], together)
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from ntkit.empirical.capture import Layer, LayerCall, Reassign, capture
-from ntkit.empirical.contraction import Factored, Features, Jacobian
+from ntkit.empirical.contraction import Features, Jacobian
 from ntkit.empirical.costs import Contraction
+from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, structure
+from ntkit.empirical.groups import Group, Order, Site, are_attributed, derivatives_of, grouped
+from ntkit.empirical.independence import require_alone
 from ntkit.empirical.inputs import batch_size, take
-from ntkit.empirical.layer_rules import output_factor
 from ntkit.empirical.network import Network
 
 
@@ -28,80 +30,127 @@ class Route(ABC):
         """The derivatives of the outputs `outs` at every sample of x, one entry a group of parameters."""
 
 
+def gradients_at(nodes: Sequence[Any], out: Float[Tensor, "n o"], outs: range, batched: bool) -> dict[Any, Tensor]:
+    """The gradients of outputs `outs` at operations' outputs, (len(outs), …) each, by operation.
+
+    Samples are independent, so the sum over the batch keeps them apart.
+
+    Args:
+        nodes: the operations.
+        out: the outputs.
+        outs: which of them.
+        batched: whether all backward passes are run at once.
+    """
+    if not nodes:
+        return {}
+    edges = [GradientEdge(node, 0) for node in nodes]
+    if batched and len(outs) > 1:
+        each = torch.eye(out.shape[1], dtype=out.dtype, device=out.device)[outs.start : outs.stop, None]
+        with warnings.catch_warnings():  # an operation that vmap runs one by one is slower, and as right
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            found = torch.autograd.grad(
+                [out], edges, [each.expand(-1, *out.shape)], retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+        return {node: _zeros(node, len(outs)) if g is None else g for node, g in zip(nodes, found, strict=True)}
+    rows = [torch.autograd.grad([out[:, o].sum()], edges, retain_graph=True, allow_unused=True) for o in outs]
+    if len(rows) == 1:
+        return {node: _zeros(node, 1) if g is None else g[None] for node, g in zip(nodes, rows[0], strict=True)}
+    return {
+        node: torch.stack([_zeros(node, 1)[0] if g is None else g for g in of_node])
+        for node, of_node in zip(nodes, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _zeros(node: Any, o: int) -> Float[Tensor, "o *out"]:
+    """The gradient where no output depends on an operation."""
+    metadata = node._input_metadata[0]
+    return torch.zeros((), dtype=metadata.dtype, device=metadata.device).expand(o, *metadata.shape)
+
+
 @dataclass(frozen=True)
 class LayerRoute(Route):
-    """One forward pass, then one backward pass an output for all layers at once.
+    """One forward pass, then the backward passes of all outputs, for all operations with rules at once.
 
     Args:
         network: the model.
-        layers: those with a proved rule.
-        contractions: by layer path, whether factors stay apart ("gram") or are multiplied ("gradient").
+        orders: parameters with proved rules, and how their rows are ordered.
+        contractions: whether factors stay apart ("gram") or are multiplied ("gradient").
         unused: parameters that reached no output on the probe; that they still do not is watched.
+        batched: whether backward passes may be run at once.
+        way: the operations by which the outputs of a few samples were made.
+        strictly: whether the outputs must be made by the same ones.
     """
 
     network: Network
-    layers: Sequence[Layer]
-    contractions: Mapping[str, Contraction]
+    orders: Mapping[str, Order]
+    contractions: Mapping[Group, Contraction]
     unused: Sequence[str]
+    batched: bool
+    way: tuple[Any, ...]
+    strictly: bool
 
     def features(self, x: Any, outs: range) -> Features:
         """See `Route`.
 
         Raises:
-            Reassign: a layer saw something else than the batch, or an unused parameter is used, as in a model
-                that sends samples different ways.
+            Reassign: a parameter is used otherwise than on the probe, as in a model that sends samples
+                different ways.
+            Stale: the outputs are made in another way than was asked.
+            InvalidInput: they are made in another way than on the probe, and samples have others alone.
         """
-        n = batch_size(x)
-        out, calls = capture(self.network, x, self.layers)
-        inputs = [*(call.edge for call in calls), *self.network.edges(self.unused)]
-        gradients: list[Tensor | None] = [None] * len(calls)
-        for k, o in enumerate(outs):  # samples are independent, so the sum over the batch keeps them apart
-            value = out[:, o].sum()
-            grads = torch.autograd.grad([value], inputs, retain_graph=o != outs[-1], allow_unused=True)
-            used = [name for name, g in zip(self.unused, grads[len(calls) :], strict=True) if g is not None]
-            if used:
-                raise Reassign(used)
-            for i, call in enumerate(calls):
-                gradients[i] = _placed(gradients[i], call, grads[i], k, len(outs), n)
-        return [self._of_layer(layer, calls, gradients, len(outs)) for layer in self.layers]
+        n, out = batch_size(x), self.network(x)
+        way = structure(out, self.network.standins)
+        if way != self.way:
+            if self.strictly:
+                raise Stale
+            require_alone(self.network, x, out.detach())
+        names = [*self.orders, *self.unused]
+        uses = find_uses(out, {name: self.network.standins[name] for name in names})
+        used = [name for name in self.unused if uses[name]]
+        if used:
+            raise Reassign(used)
+        found = grouped(uses, self.orders)
+        if found.keys() != self.contractions.keys():
+            raise Reassign([name for group in found.keys() ^ self.contractions.keys() for name in group.names])
+        nodes = list(dict.fromkeys(site[0].node for sites in found.values() for site in sites))
+        gradients = gradients_at(nodes, out, outs, self.batched)
+        if way != self.way or not is_plain(way):
+            self._require_attributed(found, nodes, gradients, out[:, outs.start : outs.stop])
+        return [
+            derivatives_of(group, found[group], gradients, n, len(outs), kind)
+            for group, kind in self.contractions.items()
+        ]
 
-    def _of_layer(
-        self, layer: Layer, calls: list[LayerCall], gradients: list[Tensor | None], o: int
-    ) -> Factored | Jacobian:
-        """The layer's calls side by side as positions; its parameters side by side as columns of a."""
-        own = [(call, g) for call, g in zip(calls, gradients, strict=True) if call.layer is layer]
-        if not own:  # these samples take another way than the probe's did
-            raise Reassign(list(layer.parameters.values()))
-        a = torch.cat([_side_by_side(list(call.factors.values()), -1) for call, _ in own], dim=1)
-        factored = Factored(a, _side_by_side([_zeros(call, o) if g is None else g for call, g in own], 1))
-        return factored if self.contractions[layer.path] == "gram" else factored.multiplied()
+    def _require_attributed(
+        self,
+        found: Mapping[Group, Sequence[Site]],
+        nodes: Sequence[Any],
+        gradients: Mapping[Any, Tensor],
+        out: Float[Tensor, "n k"],
+    ) -> None:
+        """Raise `Reassign` for parameters whose rows belong to other samples than they are taken for.
 
-
-def _placed(
-    gradient: Tensor | None, call: LayerCall, g: Tensor | None, k: int, o: int, n: int
-) -> Float[Tensor, "n t o q"] | None:
-    """`gradient` with output k's rows filled in; None while no output has reached the call."""
-    if g is None:
-        return gradient
-    rows = output_factor(call.layer.module, g)
-    if rows.shape[0] != n or any(a.shape[0] != n for a in call.factors.values()):
-        raise Reassign(list(call.layer.parameters.values()))
-    if o == 1:
-        return rows.unsqueeze(2)
-    if gradient is None:
-        gradient = rows.new_zeros(n, rows.shape[1], o, rows.shape[2])
-    gradient[:, :, k] = rows
-    return gradient
-
-
-def _zeros(call: LayerCall, o: int) -> Float[Tensor, "n t o q"]:
-    """The gradient where none of the outputs depends on the call."""
-    rows = next(iter(call.factors.values()))
-    return rows.new_zeros(*rows.shape[:2], o, call.width)
-
-
-def _side_by_side(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+        Operations that move numbers about may do so otherwise in every batch: one backward pass in which each sample
+        has a weight of its own must give all rows the weights of their samples.
+        """
+        generator = torch.Generator().manual_seed(1)
+        weights, functional = (
+            (torch.rand(size, generator=generator, dtype=torch.float64) + 0.5).to(out) for size in out.shape
+        )
+        edges = [GradientEdge(node, 0) for node in nodes]
+        if not edges:
+            return
+        passes = torch.autograd.grad([weights @ out @ functional], edges, retain_graph=True, allow_unused=True)
+        weighted = {node: _zeros(node, 1) if g is None else g[None] for node, g in zip(nodes, passes, strict=True)}
+        alike = {node: torch.tensordot(functional, g, 1)[None] for node, g in gradients.items()}
+        lost = [
+            name
+            for group, sites in found.items()
+            if not are_attributed(group, sites, alike, weighted, weights)
+            for name in group.names
+        ]
+        if lost:
+            raise Reassign(lost)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ntkit.empirical.costs import (
     pair_numbers,
     result_numbers,
 )
+from ntkit.empirical.groups import Group
 from ntkit.empirical.network import Network
 from ntkit.empirical.routes import GenericRoute, LayerRoute
 
@@ -44,19 +45,29 @@ class Job:
     work: Work
 
 
-def schedule(network: Network, assignment: Assignment, task: Task, budget: int) -> list[Job]:
+def schedule(network: Network, assignment: Assignment, task: Task, budget: int, strictly: bool = False) -> list[Job]:
     """The routes to run, one after the other, each with the whole budget of bytes.
+
+    Args:
+        network: the model.
+        assignment: the routes.
+        task: what to compute.
+        budget: bytes.
+        strictly: whether the model must take the way that it took when the routes were found.
 
     Raises:
         MemoryLimitExceeded: one sample does not fit.
     """
     jobs = []
-    if assignment.layers or assignment.unused:
-        contractions: dict[str, Contraction] = {
-            path: cheaper_contraction(size, assignment.n_outputs, task.outputs, task.samples, task.pairs)
-            for path, size in assignment.sizes.items()
+    if assignment.orders or assignment.unused:
+        contractions: dict[Group, Contraction] = {
+            group: cheaper_contraction(size, assignment.n_outputs, task.outputs, task.samples, task.pairs)
+            for group, size in assignment.sizes.items()
         }
-        layer_route = LayerRoute(network, assignment.layers, contractions, assignment.unused)
+        layer_route = LayerRoute(
+            network, assignment.orders, contractions, assignment.unused, assignment.batched,
+            assignment.way, strictly,
+        )  # fmt: skip
         jobs.append(Job(layer_route, _cut_layers(network, assignment, contractions, task, budget)))
     if assignment.generic:
         generic_route = GenericRoute(network, assignment.generic, assignment.n_outputs, assignment.vmapped)
@@ -65,18 +76,20 @@ def schedule(network: Network, assignment: Assignment, task: Task, budget: int) 
 
 
 def _cut_layers(
-    network: Network, assignment: Assignment, contractions: Mapping[str, Contraction], task: Task, budget: int
+    network: Network, assignment: Assignment, contractions: Mapping[Group, Contraction], task: Task, budget: int
 ) -> Work:
     itemsize = network.dtype.itemsize
     kinds: list[tuple[Contraction, LayerSizes]] = [
-        (contractions[path], size) for path, size in assignment.sizes.items()
+        (contractions[group], size) for group, size in assignment.sizes.items()
     ]
 
     def sample_bytes(chunk: int) -> int:
         held = sum(layer_numbers(kind, size, chunk) for kind, size in kinds)
         # while one side's derivatives are formed, all its factors exist, and a copy of those in work
         factors = [layer_numbers("gram", size, chunk) for _, size in kinds]
-        return itemsize * (2 * held + sum(factors) + max(factors, default=0)) + 2 * assignment.saved_bytes
+        passes = chunk if assignment.batched else 1
+        numbers = 2 * held + sum(factors) + max(factors, default=0)
+        return itemsize * numbers + (1 + passes) * assignment.saved_bytes
 
     def pair_bytes(chunk: int) -> int:
         return itemsize * max((pair_numbers(kind, size, chunk, task.outputs) for kind, size in kinds), default=1)
@@ -106,7 +119,7 @@ def _cut(
     budget: int,
 ) -> Work:
     per_sample = (lambda chunk: sample_bytes(chunk) + pair_bytes(chunk)) if task.diagonal else sample_bytes
-    return cut(task.largest_side, assignment.n_outputs, per_sample, pair_bytes, budget)
+    return cut(task.largest_side, assignment.n_outputs, per_sample, pair_bytes, budget, task.outputs)
 
 
 def describe(network: Network, assignment: Assignment, jobs: list[Job], task: Task) -> Plan:
@@ -131,21 +144,17 @@ def describe(network: Network, assignment: Assignment, jobs: list[Job], task: Ta
 def _layer_plans(
     network: Network, assignment: Assignment, route: LayerRoute, work: Work, task: Task
 ) -> dict[str, ParameterPlan]:
-    """A layer's parameters share its output gradients, whose products are counted with the first of them."""
-    plans = {}
-    for layer in route.layers:
-        whole, kind = assignment.sizes[layer.path], route.contractions[layer.path]
-        for i, (short, name) in enumerate(layer.parameters.items()):
-            size = whole.of(short)
+    """Parameters of a group share its output gradients, whose products are counted with the first of them."""
+    plans: dict[str, ParameterPlan] = {}
+    for group, kind in route.contractions.items():
+        whole = assignment.sizes[group]
+        for i, name in enumerate(group.names):
+            size = whole.of(name)
             if i > 0 and kind == "gram":
                 size = replace(size, q=0)
-            plans[name] = ParameterPlan(
-                name,
-                tuple(network.own[name].shape),
-                "layer",
-                kind,
-                contraction_flops(kind, size, assignment.n_outputs, task.outputs, task.samples, task.pairs),
-                work.block,
-                work.block * layer_numbers(kind, size, work.chunk) * network.dtype.itemsize,
-            )
+            flops = contraction_flops(kind, size, assignment.n_outputs, task.outputs, task.samples, task.pairs)
+            held = work.block * layer_numbers(kind, size, work.chunk) * network.dtype.itemsize
+            if name in plans:  # another part of it
+                flops, held = flops + plans[name].flops, held + plans[name].bytes
+            plans[name] = ParameterPlan(name, tuple(network.own[name].shape), "layer", kind, flops, work.block, held)
     return plans

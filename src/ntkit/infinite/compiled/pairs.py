@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntkit._products import float32_products_are_exact, row_products
 from ntkit.infinite.compiled import pairs_machine as m
 from ntkit.infinite.compiled.duals import STRIP, AddressOf
-from ntkit.infinite.compiled.products import float32_products_are_exact, row_products
 from ntkit.infinite.compiled.states import Layout, States
 from ntkit.infinite.compiled.strip_program import StripProgram
 from ntkit.infinite.compiled.threads import run_jobs

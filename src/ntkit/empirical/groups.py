@@ -1,0 +1,197 @@
+"""Parameters with a rule, and their derivatives from one pass: what shares output gradients stays together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ntkit.empirical.contraction import Factored, Jacobian, Tokens
+from ntkit.empirical.costs import Contraction, LayerSizes
+from ntkit.empirical.graph import Part, Reassign, Use, are_apart
+from ntkit.empirical.rules import Matrix, Rule, Table, Vector, rule_of
+
+Order = tuple[bool, ...]  # of each use whether rows are sample by sample, else position by position; one for all alike
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters, or parts of them, that are read by the same operations with the same rows g.
+
+    Args:
+        members: (name, part) each.
+        order: that of rows.
+    """
+
+    members: tuple[tuple[str, Part], ...]
+    order: Order
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters."""
+        return tuple(name for name, _ in self.members)
+
+
+Site = Sequence[Use]  # one operation's uses of all members of a group
+
+
+def order_at(order: Order, k: int) -> bool:
+    """Whether the rows of a parameter's k-th use are sample by sample."""
+    return order[k if len(order) > 1 else 0]
+
+
+def has_rules(uses: Sequence[Use]) -> bool:
+    """Whether all uses of a parameter have rules, and their derivatives can be added up."""
+    rules = [rule for use in uses if (rule := rule_of(use)) is not None]
+    if not uses or len(rules) < len(uses) or not are_apart([use.part for use in uses]):
+        return False
+    kinds = {(use.part, type(rule).assembled, use.views, use.shape) for rule, use in zip(rules, uses, strict=True)}
+    return len(kinds) == len({use.part for use in uses})
+
+
+def grouped(uses: Mapping[str, Sequence[Use]], orders: Mapping[str, Order]) -> dict[Group, list[Site]]:
+    """The groups of the parameters named in `orders`, with the operations that read them.
+
+    Raises:
+        Reassign: a parameter is not used, or in a way that has no rule.
+    """
+    lost = [name for name, order in orders.items() if not has_rules(uses[name]) or 1 < len(order) != len(uses[name])]
+    if lost:
+        raise Reassign(lost)
+    found: dict[Any, list[list[Use]]] = {}  # what they share -> of each member its uses
+    for name, order in orders.items():
+        parts: dict[Part, list[tuple[Use, bool]]] = {}
+        for k, use in enumerate(uses[name]):
+            parts.setdefault(use.part, []).append((use, order_at(order, k)))
+        for part, own in parts.items():
+            firsts = tuple(first for _, first in own)
+            key = firsts[:1] if len(set(firsts)) == 1 else firsts
+            rules = [_rule(use) for use, _ in own]
+            shared = tuple(
+                (use.node, rule.shares) for (use, _), rule in zip(own, rules, strict=True) if isinstance(rule, Matrix)
+            )
+            found.setdefault((shared, key) if shared else (name, part, key), []).append([use for use, _ in own])
+    return {
+        Group(tuple((own[0].parameter, own[0].part) for own in members), key[-1]): list(zip(*members, strict=True))
+        for key, members in found.items()
+    }
+
+
+@torch.no_grad()
+def derivatives_of(
+    group: Group, sites: Sequence[Site], gradients: Mapping[Any, Tensor], n: int, o: int, kind: Contraction
+) -> Factored | Jacobian | Tokens:
+    """The derivatives of o outputs at n samples.
+
+    Args:
+        group: the parameters.
+        sites: the operations that read them.
+        gradients: of operations' outputs, (o, …), by operation.
+        n: samples.
+        o: outputs.
+        kind: whether factors are multiplied.
+
+    Raises:
+        Reassign: an operation saw something else than the samples.
+    """
+    rule = _rule(sites[0][0])
+    if any(math.prod(site[0].node._input_metadata[0].shape) == 0 for site in sites):  # a layer without samples
+        raise Reassign(group.names)
+    rights = [_right(group, k, site, gradients[site[0].node], n) for k, site in enumerate(sites)]
+    if isinstance(rule, Vector):
+        return Jacobian(torch.stack([rows.sum(1) for rows in rights]).sum(0))
+    g = _side_by_side(rights, 1)
+    if isinstance(rule, Table):
+        tokens = [_rows(_rule(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
+        return Tokens(_side_by_side(tokens, 1), g)
+    lefts = [_side_by_side([_left(group, k, use, n) for use in site], -1) for k, site in enumerate(sites)]
+    a = _side_by_side(lefts, 1)
+    if a.dim() == 4:  # groups of channels
+        gradient = torch.einsum("ntogq,ntgd->nogqd", g, a)
+        return Jacobian(gradient.reshape(n, o, -1))
+    return Factored(a, g) if kind == "gram" else Factored(a, g).multiplied()
+
+
+@torch.no_grad()
+def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
+    """How large they are a sample."""
+    first = sites[0]
+    rule = _rule(first[0])
+    shapes = [_rule(site[0]).right(site[0].node, _nothing(site[0]), site[0].shape).shape for site in sites]
+    q = int(torch.tensor(shapes[0][2:]).prod())
+    if isinstance(rule, Vector):
+        return LayerSizes(1, {first[0].parameter: 1}, q, "gradient")
+    t = sum(shape[1] for shape in shapes) // n
+    if isinstance(rule, Table):
+        return LayerSizes(t, {first[0].parameter: 1}, q, "gram")
+    columns = {use.parameter: _rule(use).left(use.node).shape[-1] for use in first}
+    return LayerSizes(t, columns, q, "gradient" if len(shapes[0]) == 4 else None)
+
+
+@torch.no_grad()
+def are_attributed(
+    group: Group, sites: Sequence[Site], alike: Mapping[Any, Tensor], weighted: Mapping[Any, Tensor], weights: Tensor
+) -> bool:
+    """Whether rows are those of the samples that they are taken for.
+
+    Args:
+        group: the parameters.
+        sites: the operations that read them.
+        alike: gradients of a sum over the batch, (1, …), by operation.
+        weighted: of the same with a weight for each sample.
+        weights: the weights.
+    """
+    n, tolerance = len(weights), 100 * torch.finfo(weights.dtype).eps
+    for k, site in enumerate(sites):
+        one, two = (_right(group, k, site, gradients[site[0].node], n) for gradients in (alike, weighted))
+        expected = one * weights.view(n, *[1] * (one.dim() - 1))
+        if float((two - expected).norm()) > tolerance * len(one) ** 0.5 * float(one.norm()):
+            return False
+    return True
+
+
+def by_sample(rows: Shaped[Tensor, "r *_"], n: int, samples_first: bool) -> Shaped[Tensor, "n t *_"] | None:
+    """Rows of each sample; None where they are not as many for each."""
+    if rows.shape[0] % n:
+        return None
+    return rows.unflatten(0, (n, -1)) if samples_first else rows.unflatten(0, (-1, n)).transpose(0, 1)
+
+
+def _rows(rows: Shaped[Tensor, "r *_"], n: int, group: Group, k: int) -> Shaped[Tensor, "n t *_"]:
+    found = by_sample(rows, n, order_at(group.order, k))
+    if found is None:
+        raise Reassign(group.names)
+    return found
+
+
+def _rule(use: Use) -> Any:
+    rule = rule_of(use)
+    assert isinstance(rule, Rule)
+    return rule
+
+
+def _left(group: Group, k: int, use: Use, n: int) -> Float[Tensor, "n t *groups d"]:
+    left = _rows(_rule(use).left(use.node).detach(), n, group, k)
+    return left if use.scale == 1 else use.scale * left
+
+
+def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int) -> Float[Tensor, "n t o *_"]:
+    rule = _rule(site[0])
+    rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
+    scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
+    return rows if scale == 1 else scale * rows
+
+
+def _side_by_side(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _nothing(use: Use) -> Tensor:
+    """A gradient of one output, without numbers of its own."""
+    metadata = use.node._input_metadata[0]
+    return torch.zeros((), dtype=metadata.dtype, device=metadata.device).expand(1, *metadata.shape)
