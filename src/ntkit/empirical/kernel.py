@@ -20,9 +20,9 @@ from ntkit.errors import InvalidInput
 class EmpiricalKernel:
     """The empirical neural tangent kernel k(x, x') = Σ_θ ∂f(x)/∂θ · ∂f(x')/∂θ of a model, exact.
 
-    Linear layers contribute (A A'ᵀ) ∘ (G G'ᵀ) from their inputs A and output gradients G, without an array of
-    the parameters' size; all other parameters contribute through per-sample Jacobians. Each call sees the
-    parameters of that moment; the model is left as it was.
+    Linear maps, convolutions and embeddings contribute (A A'ᵀ) ∘ (G G'ᵀ) from their inputs A and output gradients
+    G, without an array of the parameters' size; scales and shifts by their gradients; whatever the library has no
+    rule for through per-sample Jacobians. Each call sees the parameters of that moment; the model is left as it was.
 
     Args:
         model: any torch module in float32 or float64 that treats samples independently.
