@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ntkit.nn
+from oracles import jacobian as oracle
 
 
 class Residual(nn.Module):
@@ -267,3 +268,14 @@ def assert_same(ours, theirs, tolerance=1e-10):
     assert ours.shape == theirs.shape
     assert (ours - theirs).norm() <= tolerance * theirs.norm()
     assert theirs.norm() > 0
+
+
+def assert_equals_jacobian(kernel, draw):
+    """k(x1, x1), k(x1, x2) and the diagonal are products of whole Jacobians; gives x1 and k(x1, x1)."""
+    x1, x2 = draw(5), draw(3)
+    j1, j2 = oracle.jacobian(kernel.model, x1), oracle.jacobian(kernel.model, x2)
+    square = kernel.ntk(x1)
+    assert_same(square, oracle.kernel(j1, j1, kernel.outputs))
+    assert_same(kernel.ntk(x1, x2), oracle.kernel(j1, j2, kernel.outputs))
+    assert_same(kernel.diagonal(x1), torch.stack([square[n, n] for n in range(5)]))
+    return x1, square

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ntkit.nn
-from empirical_networks import CASES, Experts, Sequence, assert_same, features, mlp
+from empirical_networks import CASES, Experts, Sequence, assert_equals_jacobian, assert_same, features, mlp
 from ntkit.empirical import EmpiricalKernel, empirical_ntk
 from oracles import jacobian as oracle
 
@@ -25,13 +25,8 @@ def case(request):
 @pytest.mark.parametrize("outputs", ["full", "diagonal", "trace"])  # "mean" is checked below, by torch.func
 def test_equals_the_whole_jacobian(case, outputs):
     model, draw, routes = case
-    x1, x2 = draw(5), draw(3)
-    j1, j2 = oracle.jacobian(model, x1), oracle.jacobian(model, x2)
     kernel = EmpiricalKernel(model, outputs=outputs)
-    square = kernel.ntk(x1)
-    assert_same(square, oracle.kernel(j1, j1, outputs))
-    assert_same(kernel.ntk(x1, x2), oracle.kernel(j1, j2, outputs))
-    assert_same(kernel.diagonal(x1), torch.stack([square[n, n] for n in range(5)]))
+    x1, square = assert_equals_jacobian(kernel, draw)
     swapped = square.transpose(0, 1)
     assert torch.equal(square, swapped.transpose(2, 3) if outputs == "full" else swapped)
     if outputs == "full":

@@ -8,9 +8,8 @@ from torch import nn
 
 import empirical_architectures as models
 import ntkit.nn
-from empirical_networks import assert_same, features, tokens
+from empirical_networks import assert_equals_jacobian, assert_same, features, tokens
 from ntkit.empirical import EmpiricalKernel
-from oracles import jacobian as oracle
 
 
 def images(n):
@@ -66,13 +65,8 @@ def case(request):
 @pytest.mark.parametrize("outputs", ["full", "trace"])
 def test_equals_the_whole_jacobian(case, outputs):
     model, draw, generic = case
-    x1, x2 = draw(5), draw(3)
-    j1, j2 = oracle.jacobian(model, x1), oracle.jacobian(model, x2)
     kernel = EmpiricalKernel(model, outputs=outputs)
-    square = kernel.ntk(x1)
-    assert_same(square, oracle.kernel(j1, j1, outputs))
-    assert_same(kernel.ntk(x1, x2), oracle.kernel(j1, j2, outputs))
-    assert_same(kernel.diagonal(x1), torch.stack([square[n, n] for n in range(5)]))
+    x1, _ = assert_equals_jacobian(kernel, draw)
     found = {p.name for p in kernel.plan(x1).parameters if p.route == "generic"}
     assert found == {name for name, _ in model.named_parameters() if name.startswith(generic)} if generic else not found
 

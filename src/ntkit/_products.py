@@ -21,7 +21,7 @@ def row_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The products of all rows, (n, d) and (m, d) to (n, m), in their dtype."""
     left, right = torch.from_numpy(x), torch.from_numpy(y)
     if left.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return linear(left.to_mkldnn(), right).to_dense().numpy()
+        return _by_onednn(left, right).numpy()
     return torch.mm(left, right.T).numpy()
 
 
@@ -37,4 +37,8 @@ def products_of_rows(x: Float[Tensor, "*b n d"], y: Float[Tensor, "*b m d"]) -> 
     plain = x.dim() == 2 and x.device.type == "cpu" and x.dtype == torch.float32
     if not plain or x.shape[0] * y.shape[0] * x.shape[1] < _WORTH_A_LIBRARY or not torch.backends.mkldnn.is_available():
         return x @ y.mT
-    return linear(x.contiguous().to_mkldnn(), y).to_dense()
+    return _by_onednn(x.contiguous(), y)
+
+
+def _by_onednn(x: Tensor, y: Tensor) -> Tensor:
+    return linear(x.to_mkldnn(), y).to_dense()

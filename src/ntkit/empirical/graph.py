@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
-
-Node: Any = object  # torch.autograd.graph.Node, whose saved tensors stubs do not know
 
 _VIEWS = {
     "AliasBackward0", "CloneBackward0", "PermuteBackward0", "ReshapeAliasBackward0", "SqueezeBackward0",
@@ -162,6 +162,12 @@ def structure(out: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Any, ...]:
         )
         for node in numbers
     )
+
+
+def no_gradient(node: Any, o: int) -> Float[Tensor, "o *out"]:
+    """The gradients of o outputs at an operation that none of them depends on; one number, seen everywhere."""
+    metadata = node._input_metadata[0]
+    return torch.zeros((), dtype=metadata.dtype, device=metadata.device).expand(o, *metadata.shape)
 
 
 def is_plain(way: tuple[Any, ...]) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ntkit.empirical.contraction import Factored, Jacobian, Tokens
 from ntkit.empirical.costs import Contraction, LayerSizes
-from ntkit.empirical.graph import Part, Reassign, Use, are_apart
-from ntkit.empirical.rules import Matrix, Rule, Table, Vector, rule_of
+from ntkit.empirical.graph import Part, Reassign, Use, are_apart, no_gradient
+from ntkit.empirical.rules import Matrix, Table, Vector, rule_in_use, rule_of
 
 Order = tuple[bool, ...]  # of each use whether rows are sample by sample, else position by position; one for all alike
 
@@ -38,6 +38,11 @@ class Group:
 
 
 Site = Sequence[Use]  # one operation's uses of all members of a group
+
+
+def order_of(firsts: Sequence[bool]) -> Order:
+    """The order of all uses of a parameter from that of each."""
+    return tuple(firsts[:1] if len(set(firsts)) == 1 else firsts)
 
 
 def order_at(order: Order, k: int) -> bool:
@@ -69,9 +74,8 @@ def grouped(uses: Mapping[str, Sequence[Use]], orders: Mapping[str, Order]) -> d
         for k, use in enumerate(uses[name]):
             parts.setdefault(use.part, []).append((use, order_at(order, k)))
         for part, own in parts.items():
-            firsts = tuple(first for _, first in own)
-            key = firsts[:1] if len(set(firsts)) == 1 else firsts
-            rules = [_rule(use) for use, _ in own]
+            key = order_of([first for _, first in own])
+            rules = [rule_in_use(use) for use, _ in own]
             shared = tuple(
                 (use.node, rule.shares) for (use, _), rule in zip(own, rules, strict=True) if isinstance(rule, Matrix)
             )
@@ -99,7 +103,7 @@ def derivatives_of(
     Raises:
         Reassign: an operation saw something else than the samples.
     """
-    rule = _rule(sites[0][0])
+    rule = rule_in_use(sites[0][0])
     if any(math.prod(site[0].node._input_metadata[0].shape) == 0 for site in sites):  # a layer without samples
         raise Reassign(group.names)
     rights = [_right(group, k, site, gradients[site[0].node], n) for k, site in enumerate(sites)]
@@ -107,7 +111,7 @@ def derivatives_of(
         return Jacobian(torch.stack([rows.sum(1) for rows in rights]).sum(0))
     g = _side_by_side(rights, 1)
     if isinstance(rule, Table):
-        tokens = [_rows(_rule(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
+        tokens = [_rows(rule_in_use(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
         return Tokens(_side_by_side(tokens, 1), g)
     lefts = [_side_by_side([_left(group, k, use, n) for use in site], -1) for k, site in enumerate(sites)]
     a = _side_by_side(lefts, 1)
@@ -121,15 +125,17 @@ def derivatives_of(
 def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
     """How large they are a sample."""
     first = sites[0]
-    rule = _rule(first[0])
-    shapes = [_rule(site[0]).right(site[0].node, _nothing(site[0]), site[0].shape).shape for site in sites]
-    q = int(torch.tensor(shapes[0][2:]).prod())
+    rule = rule_in_use(first[0])
+    shapes = [
+        rule_in_use(site[0]).right(site[0].node, no_gradient(site[0].node, 1), site[0].shape).shape for site in sites
+    ]
+    q = math.prod(shapes[0][2:])
     if isinstance(rule, Vector):
         return LayerSizes(1, {first[0].parameter: 1}, q, "gradient")
     t = sum(shape[1] for shape in shapes) // n
     if isinstance(rule, Table):
         return LayerSizes(t, {first[0].parameter: 1}, q, "gram")
-    columns = {use.parameter: _rule(use).left(use.node).shape[-1] for use in first}
+    columns = {use.parameter: rule_in_use(use).left(use.node).shape[-1] for use in first}
     return LayerSizes(t, columns, q, "gradient" if len(shapes[0]) == 4 else None)
 
 
@@ -169,19 +175,13 @@ def _rows(rows: Shaped[Tensor, "r *_"], n: int, group: Group, k: int) -> Shaped[
     return found
 
 
-def _rule(use: Use) -> Any:
-    rule = rule_of(use)
-    assert isinstance(rule, Rule)
-    return rule
-
-
 def _left(group: Group, k: int, use: Use, n: int) -> Float[Tensor, "n t *groups d"]:
-    left = _rows(_rule(use).left(use.node).detach(), n, group, k)
+    left = _rows(rule_in_use(use).left(use.node).detach(), n, group, k)
     return left if use.scale == 1 else use.scale * left
 
 
 def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int) -> Float[Tensor, "n t o *_"]:
-    rule = _rule(site[0])
+    rule = rule_in_use(site[0])
     rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
     scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
     return rows if scale == 1 else scale * rows
@@ -189,9 +189,3 @@ def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int)
 
 def _side_by_side(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
-
-
-def _nothing(use: Use) -> Tensor:
-    """A gradient of one output, without numbers of its own."""
-    metadata = use.node._input_metadata[0]
-    return torch.zeros((), dtype=metadata.dtype, device=metadata.device).expand(1, *metadata.shape)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ntkit.empirical.graph import Use
-from ntkit.empirical.groups import Order, by_sample
+from ntkit.empirical.groups import Order, by_sample, order_of
 from ntkit.empirical.network import Network
-from ntkit.empirical.rules import Matrix, Rule, Table, rule_of
+from ntkit.empirical.rules import Matrix, Table, rule_in_use
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # of a gradient, relative to its norm
 _ROUNDINGS = 100  # of the factors that it is made of, for gradients that are 0 but for rounding
@@ -66,7 +66,7 @@ def proved(evidence: Evidence, uses: Mapping[str, Sequence[Use]]) -> dict[str, O
     for name, own in uses.items():
         order = [found for use in own if (found := _order_of(evidence, use)) is not None]
         if len(order) == len(own) and _gives_gradient(evidence, own, evidence.at_parameters[name]):
-            orders[name] = tuple(order[:1] if len(set(order)) == 1 else order)
+            orders[name] = order_of(order)
     return orders
 
 
@@ -97,7 +97,7 @@ def _order_of(evidence: Evidence, use: Use) -> bool | None:
     for s, gradients in enumerate(evidence.at_nodes):
         if use.node not in gradients:
             continue
-        rows = _rule(use).right(use.node, gradients[use.node][None], use.shape)[0]
+        rows = rule_in_use(use).right(use.node, gradients[use.node][None], use.shape)[0]
         for samples_first in list(possible):
             apart = by_sample(rows, n, samples_first)
             if apart is None or any(bool(apart[k].any()) for k in range(n) if k != s):
@@ -107,7 +107,7 @@ def _order_of(evidence: Evidence, use: Use) -> bool | None:
 
 def _share(use: Use, gradient: Tensor) -> tuple[Tensor, float]:
     """A use's part of the parameter's gradient, and how large the factors are that it is made of."""
-    rule = _rule(use)
+    rule = rule_in_use(use)
     right = rule.right(use.node, gradient[None], use.shape)[0]
     left = None
     if isinstance(rule, Matrix):
@@ -116,9 +116,3 @@ def _share(use: Use, gradient: Tensor) -> tuple[Tensor, float]:
         left = rule.tokens(use.node)
     size = float(right.norm()) * (float(left.norm()) if isinstance(rule, Matrix) and left is not None else 1.0)
     return use.pulled_back(rule.assembled(left, right, use.shape)), size * abs(use.scale)
-
-
-def _rule(use: Use) -> Any:
-    rule = rule_of(use)
-    assert isinstance(rule, Rule)
-    return rule

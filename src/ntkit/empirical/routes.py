@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge
 
 from ntkit.empirical.contraction import Features, Jacobian
 from ntkit.empirical.costs import Contraction
-from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, structure
+from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, no_gradient, structure
 from ntkit.empirical.groups import Group, Order, Site, are_attributed, derivatives_of, grouped
 from ntkit.empirical.independence import require_alone
 from ntkit.empirical.inputs import batch_size, take
@@ -51,20 +51,14 @@ def gradients_at(nodes: Sequence[Any], out: Float[Tensor, "n o"], outs: range, b
             found = torch.autograd.grad(
                 [out], edges, [each.expand(-1, *out.shape)], retain_graph=True, allow_unused=True, is_grads_batched=True
             )
-        return {node: _zeros(node, len(outs)) if g is None else g for node, g in zip(nodes, found, strict=True)}
+        return {node: no_gradient(node, len(outs)) if g is None else g for node, g in zip(nodes, found, strict=True)}
     rows = [torch.autograd.grad([out[:, o].sum()], edges, retain_graph=True, allow_unused=True) for o in outs]
     if len(rows) == 1:
-        return {node: _zeros(node, 1) if g is None else g[None] for node, g in zip(nodes, rows[0], strict=True)}
+        return {node: no_gradient(node, 1) if g is None else g[None] for node, g in zip(nodes, rows[0], strict=True)}
     return {
-        node: torch.stack([_zeros(node, 1)[0] if g is None else g for g in of_node])
+        node: torch.stack([no_gradient(node, 1)[0] if g is None else g for g in of_node])
         for node, of_node in zip(nodes, zip(*rows, strict=True), strict=True)
     }
-
-
-def _zeros(node: Any, o: int) -> Float[Tensor, "o *out"]:
-    """The gradient where no output depends on an operation."""
-    metadata = node._input_metadata[0]
-    return torch.zeros((), dtype=metadata.dtype, device=metadata.device).expand(o, *metadata.shape)
 
 
 @dataclass(frozen=True)
@@ -137,11 +131,8 @@ class LayerRoute(Route):
         weights, functional = (
             (torch.rand(size, generator=generator, dtype=torch.float64) + 0.5).to(out) for size in out.shape
         )
-        edges = [GradientEdge(node, 0) for node in nodes]
-        if not edges:
-            return
-        passes = torch.autograd.grad([weights @ out @ functional], edges, retain_graph=True, allow_unused=True)
-        weighted = {node: _zeros(node, 1) if g is None else g[None] for node, g in zip(nodes, passes, strict=True)}
+        value = (weights @ out @ functional).view(1, 1)
+        weighted = gradients_at(nodes, value, range(1), batched=False)
         alike = {node: torch.tensordot(functional, g, 1)[None] for node, g in gradients.items()}
         lost = [
             name

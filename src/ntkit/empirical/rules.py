@@ -4,9 +4,9 @@ For a matrix argument the derivative is Σ_t g_t ⊗ a_t: `left` gives the rows 
 the rows g, from the gradient of its output. For a vector that scales or shifts it is Σ_t g_t, rows of which `right`
 gives whole. For a table of embeddings a_t has a single 1, at the token's number.
 
-Rows come one operation's leading axes flattened, so that samples are their first part or their last; `assign` finds out
-which. Gradients come with an axis of outputs in front. Adding an operation is one registration here; that it is right
-is proved on the model's own samples each time it is used.
+Rows come one operation's leading axes flattened, so that samples are their first part or their last; the proof finds
+out which. Gradients come with an axis of outputs in front. Adding an operation is one registration here; that it is
+right is proved on the model's own samples each time it is used.
 """
 
 from __future__ import annotations
@@ -47,14 +47,11 @@ class Rule(ABC):
 class Matrix(Rule):
     """Σ_t g_t ⊗ a_t; for grouped convolutions of each group, an axis behind the rows'."""
 
+    shares: ClassVar[str] = "rows"  # arguments of one operation with the same rows g have the same name here
+
     @abstractmethod
     def left(self, node: Any) -> Float[Tensor, "r *groups d"]:
         """Rows a from the operation's input, scales included."""
-
-    @property
-    def shares(self) -> str:
-        """Arguments of one operation with the same rows g have the same name here."""
-        return type(self).__name__
 
 
 class Table(Rule):
@@ -98,6 +95,13 @@ def rule_of(use: Use) -> Rule | None:
     return rule
 
 
+def rule_in_use(use: Use) -> Any:
+    """The rule of a use that is known to have one."""
+    rule = rule_of(use)
+    assert rule is not None
+    return rule
+
+
 def _column(node: Any, sizes: tuple[int, ...], value: float) -> Float[Tensor, "*sizes 1"]:
     """One number as often as asked, in the kind of an operation's output."""
     like = node._input_metadata[0]
@@ -124,11 +128,6 @@ class _AddMM(Matrix):
         assert left is not None
         return (left.mT @ right).reshape(shape)
 
-    @property
-    def shares(self) -> str:
-        """That of the bias."""
-        return "rows"
-
 
 @register("MmBackward0", 1)
 class _MM(_AddMM):
@@ -154,23 +153,11 @@ class _BMM(Matrix):
 
 
 @register("AddmmBackward0", 0)
-class _AddMMBias(Matrix):
+class _AddMMBias(_AddMM):
     """The vector c of c + x W: a is 1."""
 
     def left(self, node: Any) -> Tensor:
         return _column(node, (node._input_metadata[0].shape[0],), float(node._saved_beta))
-
-    def right(self, node: Any, g: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return g
-
-    def assembled(self, left: Tensor | None, right: Tensor, shape: tuple[int, ...]) -> Tensor:
-        assert left is not None
-        return (left.mT @ right).reshape(shape)
-
-    @property
-    def shares(self) -> str:
-        """That of the matrix."""
-        return "rows"
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------------------
@@ -220,28 +207,15 @@ class _Weight(_Convolution):
     def right(self, node: Any, g: Tensor, shape: tuple[int, ...]) -> Tensor:
         return self.rows_of(g, node._saved_groups)
 
-    @property
-    def shares(self) -> str:
-        """That of the shift."""
-        return "rows"
-
 
 @register("ConvolutionBackward0", 2)
-class _Shift(_Convolution):
+class _Shift(_Weight):
     """The vector added to every position."""
 
     def left(self, node: Any) -> Tensor:
         groups, shape = node._saved_groups, node._input_metadata[0].shape
         rows = shape[0] * math.prod(shape[2:])
         return _column(node, (rows,) if groups == 1 else (rows, groups), 1.0)
-
-    def right(self, node: Any, g: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return self.rows_of(g, node._saved_groups)
-
-    @property
-    def shares(self) -> str:
-        """That of the weight."""
-        return "rows"
 
 
 class _TransposedWeight(_Convolution):
@@ -268,10 +242,7 @@ class _TransposedWeight(_Convolution):
 class _TransposedShift(_Shift):
     """The vector added to every position, whose rows are not the weight's."""
 
-    @property
-    def shares(self) -> str:
-        """Its own."""
-        return "shift"
+    shares: ClassVar[str] = "shift"
 
 
 _TRANSPOSED: dict[int, Rule] = {1: _TransposedWeight(1), 2: _TransposedShift(2)}
