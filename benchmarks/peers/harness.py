@@ -5,6 +5,7 @@ Knows neither processes nor libraries: a contestant is anything with `name`, `pr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,7 @@ def measure(
     folder: Path,
     seed: int,
     on_turn: Callable[[str, int], None] = lambda name, repetition: None,
+    pause: float = 0.5,
 ) -> Measurement:
     """Let all contestants compute the row in turns A B C, A B C, …, each round on arrays of its own seed.
 
@@ -108,6 +110,8 @@ def measure(
         folder: where the arrays are written.
         seed: of the first round; round r uses seed + r.
         on_turn: told the contestant and the round before each turn.
+        pause: seconds of rest before each turn. Threads of numerical libraries go on waiting, busily, after their work:
+            OpenBLAS, which draws the arrays, for 0.1 s, which would double the time of a 10 ms turn.
     """
     seen = Measurement(row, contestants[0].name)
     alive = [c for c in contestants if _prepared(c, row, seen)]
@@ -116,6 +120,7 @@ def measure(
         reference: np.ndarray | None = None
         for contestant in [c for c in alive if takes_part(row, c.name == seen.reference, repetition)]:
             on_turn(contestant.name, repetition)
+            time.sleep(pause)
             try:
                 seconds, result = contestant.run(inputs)
                 require_form(row, result)

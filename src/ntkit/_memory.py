@@ -59,9 +59,17 @@ def human_bytes(n: int | float) -> str:
     return f"{n:.2f} TiB"
 
 
-def require_bytes(needed: int, what: str, remedy: str, limit: int | None = None) -> None:
-    """Raise `MemoryLimitExceeded` where `needed` bytes exceed `limit` (by default what is free now)."""
+def require_bytes(needed: int, what: str, remedy: str, limit: int | None = None, *, is_limit: bool = True) -> None:
+    """Raise `MemoryLimitExceeded` where `needed` bytes exceed `limit` (by default what is free now).
+
+    Args:
+        needed: bytes.
+        what: what they are for.
+        remedy: what to do.
+        limit: bytes that there are.
+        is_limit: whether that is a limit that somebody has set, not what is free.
+    """
     allowed = available_bytes() if limit is None else limit
     if needed > allowed:
-        kind = "is free" if limit is None else "is the memory limit"
+        kind = "is the memory limit" if is_limit and limit is not None else "is free"
         raise MemoryLimitExceeded(f"{what} needs {human_bytes(needed)}, but {human_bytes(allowed)} {kind}; {remedy}")

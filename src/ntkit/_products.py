@@ -1,28 +1,30 @@
-"""Products of rows, x yᵀ, on CPUs.
+"""Products of matrices on CPUs, in float32 by oneDNN, which torch brings.
 
-In float32 by oneDNN, which torch brings: on processors of other makers than its own, MKL leaves half of their vector
-units idle (twice the time on a Zen 5 with AVX-512).
+On processors of other makers than its own, MKL, by which torch multiplies, leaves half of their vector units idle (2.4
+times the time on a Zen 5 with AVX-512). torch gives a model's linear layers to oneDNN when it compiles them; by the
+same operation we do, in the passes through a model too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
 
-_WORTH_A_LIBRARY = 1_000_000  # multiplications: fewer are done before another library's form of x is made
+_WORTH_A_LIBRARY = 1_000_000  # multiplications: fewer are done before another library's plan is made
+_FEW = 4  # products of fewer columns are no work for matrix units
 
 
 def row_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The products of all rows, (n, d) and (m, d) to (n, m), in their dtype."""
-    left, right = torch.from_numpy(x), torch.from_numpy(y)
-    if left.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return _by_onednn(left, right).numpy()
-    return torch.mm(left, right.T).numpy()
+    return products_of_rows(torch.from_numpy(x), torch.from_numpy(y)).numpy()
 
 
 def float32_products_are_exact() -> bool:
@@ -32,13 +34,72 @@ def float32_products_are_exact() -> bool:
     return next((setting for setting in settings if setting != "none"), "ieee") == "ieee"
 
 
-def products_of_rows(x: Float[Tensor, "*b n d"], y: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
-    """x yᵀ, by the faster library where both do."""
-    plain = x.dim() == 2 and x.device.type == "cpu" and x.dtype == torch.float32
-    if not plain or x.shape[0] * y.shape[0] * x.shape[1] < _WORTH_A_LIBRARY or not torch.backends.mkldnn.is_available():
-        return x @ y.mT
-    return _by_onednn(x.contiguous(), y)
+def products_of_rows(
+    x: Float[Tensor, "*b n d"], y: Float[Tensor, "*b m d"], shift: float = 0.0
+) -> Float[Tensor, "*b n m"]:
+    """x yᵀ + shift, by the faster library where both do."""
+    if _is_for_onednn(x, y):
+        return _linear(x, y, x.new_full((len(y),), shift) if shift else None)
+    product = x @ y.mT
+    return product.add_(shift) if shift else product
 
 
-def _by_onednn(x: Tensor, y: Tensor) -> Tensor:
-    return linear(x.to_mkldnn(), y).to_dense()
+@contextmanager
+def fast_products(like: Tensor) -> Iterator[None]:
+    """Products of float32 matrices on CPUs, in torch's own layers and their derivatives, are oneDNN's.
+
+    Args:
+        like: a tensor of the kind that is computed with: others are left to torch.
+    """
+    if like.dtype != torch.float32 or like.device.type != "cpu" or _onednn() is None:
+        yield
+    else:
+        with _ByOneDNN():
+            yield
+
+
+class _ByOneDNN(TorchDispatchMode):
+    """Sees every operation below autograd, and does two of them otherwise."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what keeps compilers away costs more than all that is done here
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.addmm.default and not kwargs:
+            shift, x, w = args
+            if shift.dim() == 1 and len(shift) == w.shape[1] and _is_for_onednn(x, w.t()):
+                return _linear(x, w.t(), shift)
+        elif func is torch.ops.aten.mm.default:
+            x, w = args
+            if _is_for_onednn(x, w.t()):
+                return _linear(x, w.t(), None)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_for_onednn(x: Tensor, y: Tensor) -> bool:
+    """Whether x yᵀ is large enough, and of the kind that oneDNN multiplies."""
+    return (
+        x.dim() == 2
+        and x.shape[1] >= _FEW
+        and x.shape[0] * y.shape[0] * x.shape[1] >= _WORTH_A_LIBRARY
+        and x.dtype == y.dtype == torch.float32
+        and x.device.type == "cpu"
+        and _onednn() is not None
+    )
+
+
+def _linear(x: Tensor, y: Tensor, shift: Tensor | None) -> Tensor:
+    multiply = _onednn()
+    assert multiply is not None
+    y = y if y.is_contiguous() or y.t().is_contiguous() else y.contiguous()  # turned or not, but nothing between
+    return multiply(x.contiguous(), y, shift, "none", [], "")
+
+
+@cache
+def _onednn() -> Callable[..., Tensor] | None:
+    """torch's operation x yᵀ + shift by oneDNN; None where this torch has none."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return None if packet is None else packet.default

@@ -37,18 +37,25 @@ class Jacobian:
 
 @dataclass(frozen=True)
 class Factored:
-    """Derivatives of a layer kept in factors: ∂f_o(x_n)/∂W = Σ_t g[n, t, o] ⊗ a[n, t]."""
+    """Derivatives of a layer kept in factors: ∂f_o(x_n)/∂W = Σ_t g[n, t, o] ⊗ a[n, t].
+
+    Args:
+        a: rows of the layer's input.
+        g: rows of the gradients of its output.
+        constant: one more column of `a`, the same for all rows: that of a bias.
+    """
 
     a: Float[Tensor, "*b n t d"]
     g: Float[Tensor, "*b n t o q"]
+    constant: float = 0.0
 
     def rows(self, samples: slice) -> Factored:
         """Those of some samples."""
-        return Factored(self.a[samples], self.g[samples])
+        return Factored(self.a[samples], self.g[samples], self.constant)
 
     def apart(self) -> Factored:
         """Each sample as its own batch of one."""
-        return Factored(self.a.unsqueeze(1), self.g.unsqueeze(1))
+        return Factored(self.a.unsqueeze(1), self.g.unsqueeze(1), self.constant)
 
     def multiplied(self) -> Jacobian:
         """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
@@ -58,7 +65,7 @@ class Factored:
 
     def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
         """⟨a_t, a'_s⟩ of all positions."""
-        product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2))
+        product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2), self.constant * other.constant)
         return product.unflatten(-1, (-1, other.a.shape[-2])).unflatten(-3, (-1, self.a.shape[-2]))
 
 

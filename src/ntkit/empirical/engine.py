@@ -106,16 +106,13 @@ class Engine:
         shape = self._shape(assignment, samples)
         pairs = samples[0] * samples[-1] if len(samples) == 2 else samples[0]
         needed = pairs * result_numbers(assignment.n_outputs, self.outputs) * self.network.dtype.itemsize
-        remedy = 'take outputs="trace" or fewer samples, or raise memory_limit'
-        require_bytes(
-            needed,
-            f"the kernel, shape {shape},",
-            remedy,
-            self.memory_limit or _cuda_free(self.network.device),
+        remedy = (
+            'take outputs="trace" or fewer samples, raise memory_limit, or use NTKOperator(model, x), which never '
+            "forms the kernel"
         )
-        if self.memory_limit is not None:
-            return self.memory_limit - needed
-        return ((_cuda_free(self.network.device) or available_bytes()) - needed) // 2
+        free = self.memory_limit or _cuda_free(self.network.device) or available_bytes()
+        require_bytes(needed, f"the kernel, shape {shape},", remedy, free, is_limit=self.memory_limit is not None)
+        return free - needed if self.memory_limit is not None else (free - needed) // 2
 
 
 def _cuda_free(device: torch.device) -> int | None:

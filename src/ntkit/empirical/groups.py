@@ -113,12 +113,17 @@ def derivatives_of(
     if isinstance(rule, Table):
         tokens = [_rows(rule_in_use(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
         return Tokens(_side_by_side(tokens, 1), g)
-    lefts = [_side_by_side([_left(group, k, use, n) for use in site], -1) for k, site in enumerate(sites)]
-    a = _side_by_side(lefts, 1)
+    lefts = [[_left(group, k, use, n) for use in site] for k, site in enumerate(sites)]
+    numbers: list[float] = []
+    if kind == "gram" and len(sites) == 1:  # columns of one number each need not be written out
+        numbers = [float(left.flatten()[0]) for left in lefts[0] if _is_one_number(left)]
+        columns = [left for left in lefts[0] if not _is_one_number(left)]
+        lefts, numbers = ([columns], numbers) if columns else (lefts, [])
+    a = _side_by_side([_side_by_side(of_site, -1) for of_site in lefts], 1)
     if a.dim() == 4:  # groups of channels
         gradient = torch.einsum("ntogq,ntgd->nogqd", g, a)
         return Jacobian(gradient.reshape(n, o, -1))
-    return Factored(a, g) if kind == "gram" else Factored(a, g).multiplied()
+    return Factored(a, g, math.hypot(*numbers)) if kind == "gram" else Factored(a, g).multiplied()
 
 
 @torch.no_grad()
@@ -185,6 +190,10 @@ def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int)
     rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
     scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
     return rows if scale == 1 else scale * rows
+
+
+def _is_one_number(left: Tensor) -> bool:
+    return left.shape[-1] == 1 and not any(left.stride()[:-1])
 
 
 def _side_by_side(parts: Sequence[Tensor], dim: int) -> Tensor:

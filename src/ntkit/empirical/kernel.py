@@ -13,7 +13,7 @@ from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import Plan
 from ntkit.empirical.engine import Engine
 from ntkit.empirical.inputs import Inputs, admit, first_leaf, require_alike
-from ntkit.empirical.network import Network, derivatives
+from ntkit.empirical.network import Network, check_parameters, derivatives
 from ntkit.errors import InvalidInput
 
 
@@ -62,7 +62,7 @@ class EmpiricalKernel:
             raise InvalidInput(f"outputs must be one of {', '.join(map(repr, get_args(Outputs)))}, got {outputs!r}")
         if memory_limit is not None and memory_limit <= 0:
             raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
-        Network(model, parameters, forward)  # what is wrong with the model or the patterns is said now
+        check_parameters(model, parameters)  # what is wrong with the model or the patterns is said now
         self.model = model
         self.outputs: Outputs = outputs
         self.parameters = parameters

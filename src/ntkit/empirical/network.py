@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntkit._arrays import check_finite
+from ntkit._products import fast_products
 from ntkit.empirical.inputs import batch_size, map_leaves
 from ntkit.errors import InvalidInput
 
@@ -103,7 +104,8 @@ class Network:
     def _evaluate(self, parameters: dict[str, Tensor], x: Any) -> Any:
         buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
         swapped = {f"model.{name}": p for name, p in parameters.items()}
-        return torch.func.functional_call(self._call, {**swapped, **buffers}, (x,))
+        with fast_products(next(iter(parameters.values()))):
+            return torch.func.functional_call(self._call, {**swapped, **buffers}, (x,))
 
 
 @contextmanager
@@ -111,6 +113,12 @@ def derivatives() -> Iterator[None]:
     """Derivatives are recorded, whatever mode the caller is in."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def check_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> None:
+    """Raise `InvalidInput` for what a `Network` would raise it for."""
+    select_parameters(model, patterns)
+    _one_kind(dict(model.named_parameters()))
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> list[str]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from ntkit._products import fast_products
 from ntkit.empirical.contraction import Features, Jacobian
 from ntkit.empirical.costs import Contraction
 from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, no_gradient, structure
@@ -44,6 +45,13 @@ def gradients_at(nodes: Sequence[Any], out: Float[Tensor, "n o"], outs: range, b
     if not nodes:
         return {}
     edges = [GradientEdge(node, 0) for node in nodes]
+    with fast_products(out):
+        return _gradients_at(nodes, edges, out, outs, batched)
+
+
+def _gradients_at(
+    nodes: Sequence[Any], edges: Sequence[GradientEdge], out: Tensor, outs: range, batched: bool
+) -> dict[Any, Tensor]:
     if batched and len(outs) > 1:
         each = torch.eye(out.shape[1], dtype=out.dtype, device=out.device)[outs.start : outs.stop, None]
         with warnings.catch_warnings():  # an operation that vmap runs one by one is slower, and as right

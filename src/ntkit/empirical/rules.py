@@ -103,9 +103,9 @@ def rule_in_use(use: Use) -> Any:
 
 
 def _column(node: Any, sizes: tuple[int, ...], value: float) -> Float[Tensor, "*sizes 1"]:
-    """One number as often as asked, in the kind of an operation's output."""
+    """One number, seen as often as asked, in the kind of an operation's output."""
     like = node._input_metadata[0]
-    return torch.full((*sizes, 1), value, dtype=like.dtype, device=like.device)
+    return torch.tensor(value, dtype=like.dtype, device=like.device).expand(*sizes, 1)
 
 
 # ---- products of matrices --------------------------------------------------------------------------------------------
