@@ -48,7 +48,7 @@ X = torch.ones(3, 4)
         (X.half(), "x1 must be float32 or float64, got torch.float16"),
         (
             X.long(),
-            "x1 must be floating point, got torch.int64: only a model with an nn.Embedding takes integers",
+            "x1 must be floating point, got torch.int64: only a model with an nn.Embedding, or a forward= of your own, takes integers",
         ),
         (np.array(["a"]), "x1 must be numeric, got dtype <U1"),
         ([[1.0]], "x1 must be a torch tensor or numpy array, or a tuple or dict of them, got list"),
@@ -76,7 +76,7 @@ def test_samples_of_different_form():
             lambda: nn.Linear(4, 3).requires_grad_(False),
             "must have a parameter that requires grad, all 2 are frozen",
         ),
-        (lambda: nn.Linear(4, 3).half(), "the model must be float32 or float64, got torch.float16"),
+        (lambda: nn.Linear(4, 3).half(), "the model must be float32, float64 or bfloat16, got torch.float16"),
         (
             lambda: nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3).double()),
             "all parameters must have one dtype",

@@ -65,7 +65,7 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
     with running_the_model():
         alone, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
         out = network(probe)
-    require_same(alone, out.detach())
+    require_same(alone, out.detach(), tolerance=network.tolerance)
     if not out.requires_grad:
         raise _disconnected(network)
     uses = find_uses(out, {name: network.standins[name] for name in network.selected})
@@ -81,12 +81,12 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
         )
     ruled = {name: own for name, own in uses.items() if name not in excluded and has_rules(own)}
     evidence = gather(network, out, ruled)
-    orders = proved(evidence, ruled)
-    sizes = {group: sizes_of(group, sites, len(out)) for group, sites in grouped(uses, orders).items()}
+    orders = proved(evidence, ruled, network.tolerance)
+    sizes = {group: sizes_of(group, sites, len(out)) for group, sites in grouped(uses, orders, network.part_of).items()}
     generic = [name for name in network.selected if name not in orders and name not in unused]
     vmapped = bool(generic) and _vmap_reproduces(network, generic, probe, evidence)
     nodes = list(dict.fromkeys(use.node for name in orders for use in uses[name]))
-    batched = _runs_batched(out, nodes)
+    batched = _runs_batched(out, nodes, network.tolerance)
     return Assignment(orders, generic, unused, sizes, out.shape[1], saved_bytes, vmapped, batched, way)
 
 
@@ -114,10 +114,10 @@ def remember(network: Network, x: Any, assignment: Assignment) -> None:
 
 def _form(network: Network, x: Any) -> tuple[Any, ...]:
     samples = tuple((name, tuple(leaf.shape[1:]), leaf.dtype) for name, leaf in leaves(x, "x"))
-    return samples, tuple(network.selected), network.dtype, network.device
+    return samples, tuple(network.part_of.items()), network.dtype, network.device
 
 
-def _runs_batched(out: Float[Tensor, "n o"], nodes: Sequence[Any]) -> bool:
+def _runs_batched(out: Float[Tensor, "n o"], nodes: Sequence[Any], tolerance: float) -> bool:
     """Whether torch.vmap over two backward passes gives what they give one by one."""
     if out.shape[1] == 1 or not nodes:
         return False
@@ -127,7 +127,7 @@ def _runs_batched(out: Float[Tensor, "n o"], nodes: Sequence[Any]) -> bool:
     except RuntimeError:
         return False
     apart = gradients_at(nodes, out, outs, batched=False)
-    return all(equal(together[node], apart[node]) for node in apart)
+    return all(equal(together[node], apart[node], tolerance) for node in apart)
 
 
 def _vmap_reproduces(network: Network, names: list[str], probe: Any, evidence: Evidence) -> bool:
@@ -139,7 +139,7 @@ def _vmap_reproduces(network: Network, names: list[str], probe: Any, evidence: E
         return False
     for name, g in zip(names, gradients, strict=True):
         total, expected = evidence.weights @ g[:, 0], evidence.at_parameters[name]
-        if not equal(total, torch.zeros_like(total) if expected is None else expected.flatten()):
+        if not equal(total, torch.zeros_like(total) if expected is None else expected.flatten(), network.tolerance):
             return False
     return True
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise, product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -20,8 +21,11 @@ class _Unit(NamedTuple):
     outs: range
 
 
-def add_gram(result: Tensor, route: Route, work: Work, o: int, x1: Any, x2: Any, outputs: Outputs) -> None:
-    """Add a route's part of the kernel to `result`, (n, m, ...) in the layout of `outputs`.
+Result: TypeAlias = Mapping[str, Tensor]  # part of the kernel -> its numbers
+
+
+def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any, outputs: Outputs) -> None:
+    """Add a route's share of each part of the kernel to `result`, (n, m, ...) each in the layout of `outputs`.
 
     With x2 = None only blocks on and above the diagonal are computed, and mirrored: an exactly symmetric
     result.
@@ -52,12 +56,12 @@ def add_gram(result: Tensor, route: Route, work: Work, o: int, x1: Any, x2: Any,
                 kept = None  # its memory is needed now
                 columns = _features(route, x1 if symmetric else x2, v)
                 kept = (v, columns)
-            if rows:
-                _add_tiles(result, rows, columns, u, v, work.tile, outputs, symmetric)
+            for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
+                _add_tiles(result[part], own_rows, own_columns, u, v, work.tile, outputs, symmetric)
 
 
-def add_diagonal(result: Tensor, route: Route, work: Work, o: int, x: Any, outputs: Outputs) -> None:
-    """Add a route's part of every k(x_n, x_n) to `result`, (n, ...) in the layout of `outputs`."""
+def add_diagonal(result: Result, route: Route, work: Work, o: int, x: Any, outputs: Outputs) -> None:
+    """Add a route's share of each part of every k(x_n, x_n) to `result`, (n, ...) each in the layout of `outputs`."""
     for samples in _ranges(batch_size(x), work.block):
         for outs in _ranges(o, work.chunk):
             rows = [feature.apart() for feature in _features(route, x, _Unit(samples, outs))]
@@ -67,11 +71,23 @@ def add_diagonal(result: Tensor, route: Route, work: Work, o: int, x: Any, outpu
                     if others == outs
                     else [feature.apart() for feature in _features(route, x, _Unit(samples, others))]
                 )
-                if rows:
-                    part = contract(rows, columns, outputs).squeeze(1).squeeze(1)
+                for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
+                    found = contract(own_rows, own_columns, outputs).squeeze(1).squeeze(1)
                     if outputs == "full" and others == outs:
-                        part = (part + part.mT) / 2
-                    result[(_slice(samples), *_outs(outs, others, outputs))] += part
+                        found = (found + found.mT) / 2
+                    result[part][(_slice(samples), *_outs(outs, others, outputs))] += found
+
+
+def _by_part(route: Route, rows: Features, columns: Features) -> dict[str, tuple[Features, Features]]:
+    """Derivatives of both sides by the part of the kernel that they belong to."""
+    shares = route.shares
+    if len(set(shares)) == 1:
+        return {shares[0]: (rows, columns)}
+    found = {}
+    for part in dict.fromkeys(shares):
+        own = [k for k, share in enumerate(shares) if share == part]
+        found[part] = ([rows[k] for k in own], [columns[k] for k in own])
+    return found
 
 
 def _add_tiles(

@@ -38,12 +38,12 @@ class Engine:
     outputs: Outputs
     memory_limit: int | None
 
-    def gram(self, x1: Any, x2: Any) -> Float[Tensor, "n m *o"]:
-        """k(x1_n, x2_m); x2 = None means x1 and gives an exactly symmetric result."""
+    def gram(self, x1: Any, x2: Any) -> dict[str, Float[Tensor, "n m *o"]]:
+        """k(x1_n, x2_m) of each part of the kernel; x2 = None means x1 and gives exactly symmetric results."""
         n, m = batch_size(x1), batch_size(x1 if x2 is None else x2)
         task = Task(self.outputs, largest_side=max(n, m), samples=n + m, pairs=n * m)
 
-        def run(assignment: Assignment, strictly: bool) -> Tensor:
+        def run(assignment: Assignment, strictly: bool) -> dict[str, Tensor]:
             budget = self._budget(assignment, (n, m))
             result = self._zeros(assignment, (n, m))
             for job in schedule(self.network, assignment, task, budget, strictly):
@@ -52,12 +52,12 @@ class Engine:
 
         return self._finished(x1, x2, run)
 
-    def diagonal(self, x: Any) -> Float[Tensor, "n *o"]:
-        """k(x_n, x_n)."""
+    def diagonal(self, x: Any) -> dict[str, Float[Tensor, "n *o"]]:
+        """k(x_n, x_n) of each part of the kernel."""
         n = batch_size(x)
         task = Task(self.outputs, largest_side=n, samples=n, pairs=n, diagonal=True)
 
-        def run(assignment: Assignment, strictly: bool) -> Tensor:
+        def run(assignment: Assignment, strictly: bool) -> dict[str, Tensor]:
             budget = self._budget(assignment, (n,))
             result = self._zeros(assignment, (n,))
             for job in schedule(self.network, assignment, task, budget, strictly):
@@ -74,7 +74,7 @@ class Engine:
         jobs = schedule(self.network, assignment, task, self._budget(assignment, (n, n)))
         return describe(self.network, assignment, jobs, task)
 
-    def _finished(self, x: Any, x2: Any, run: Callable[[Assignment, bool], Tensor]) -> Tensor:
+    def _finished(self, x: Any, x2: Any, run: Callable[[Assignment, bool], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Run, again with fewer rules where later samples break what was proved on a few."""
         known = remembered(self.network, x)
         excluded: frozenset[str] = frozenset()
@@ -89,29 +89,35 @@ class Engine:
                 excluded, known = excluded | found.names, None
         if assignment.orders and not excluded:  # the way is seen where rules are used
             remember(self.network, x, assignment)
-        if self.outputs == "mean":
-            result /= assignment.n_outputs
-        check_finite(result, "the tangent kernel (products of the model's derivatives at these parameters)")
+        for kernel in result.values():
+            if self.outputs == "mean":
+                kernel /= assignment.n_outputs
+            check_finite(kernel, "the tangent kernel (products of the model's derivatives at these parameters)")
         return result
 
     def _shape(self, assignment: Assignment, samples: tuple[int, ...]) -> tuple[int, ...]:
         o = assignment.n_outputs
         return samples + {"full": (o, o), "diagonal": (o,)}.get(self.outputs, ())
 
-    def _zeros(self, assignment: Assignment, samples: tuple[int, ...]) -> Tensor:
-        return torch.zeros(self._shape(assignment, samples), dtype=self.network.dtype, device=self.network.device)
+    def _zeros(self, assignment: Assignment, samples: tuple[int, ...]) -> dict[str, Tensor]:
+        kind = {"dtype": self.network.result_dtype, "device": self.network.device}
+        parts = dict.fromkeys(self.network.part_of.values())
+        return {part: torch.zeros(self._shape(assignment, samples), **kind) for part in parts}
 
     def _budget(self, assignment: Assignment, samples: tuple[int, ...]) -> int:
         """Bytes left for intermediates once the result, whose size is checked here, is allocated."""
         shape = self._shape(assignment, samples)
         pairs = samples[0] * samples[-1] if len(samples) == 2 else samples[0]
-        needed = pairs * result_numbers(assignment.n_outputs, self.outputs) * self.network.dtype.itemsize
+        parts = len(set(self.network.part_of.values()))
+        itemsize = self.network.result_dtype.itemsize
+        needed = parts * pairs * result_numbers(assignment.n_outputs, self.outputs) * itemsize
         remedy = (
             'take outputs="trace" or fewer samples, raise memory_limit, or use NTKOperator(model, x), which never '
             "forms the kernel"
         )
         free = self.memory_limit or _cuda_free(self.network.device) or available_bytes()
-        require_bytes(needed, f"the kernel, shape {shape},", remedy, free, is_limit=self.memory_limit is not None)
+        what = f"the kernel, shape {shape}," if parts == 1 else f"a kernel of shape {shape} for each of {parts} parts"
+        require_bytes(needed, what, remedy, free, is_limit=self.memory_limit is not None)
         return free - needed if self.memory_limit is not None else (free - needed) // 2
 
 

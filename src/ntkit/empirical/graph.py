@@ -19,8 +19,8 @@ from torch import Tensor
 
 _VIEWS = {
     "AliasBackward0", "CloneBackward0", "PermuteBackward0", "ReshapeAliasBackward0", "SqueezeBackward0",
-    "SqueezeBackward1", "TBackward0", "TransposeBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0",
-    "ViewBackward0",
+    "SqueezeBackward1", "TBackward0", "ToCopyBackward0", "TransposeBackward0", "UnsafeViewBackward0",
+    "UnsqueezeBackward0", "ViewBackward0",
 }  # fmt: skip
 # of operations that take parts, what says which part: outputs of one of them never overlap
 _PARTS: dict[str, Sequence[str]] = {
@@ -37,7 +37,8 @@ _PLAIN = {
         "AvgPool3D", "Clone", "ConstantPadNd", "Convolution", "Cos", "Div", "Elu", "Erf", "Exp", "Gelu", "Hardtanh",
         "LeakyRelu", "LogSigmoid", "LogSoftmax", "MaxPool2DWithIndices", "Mish", "MkldnnConvolution", "Mm", "Mul",
         "NativeBatchNorm", "NativeGroupNorm", "NativeLayerNorm", "Neg", "Pow", "PreluKernel", "Relu", "ReshapeAlias",
-        "Rsqrt", "Sigmoid", "Silu", "Sin", "Softmax", "Softplus", "Sqrt", "Sub", "T", "Tanh", "UnsafeView", "View",
+        "Rsqrt", "Sigmoid", "Silu", "Sin", "Softmax", "Softplus", "Sqrt", "Sub", "T", "Tanh", "ToCopy", "UnsafeView",
+        "View",
     )),
     "CudnnBatchNormBackward0", "MeanBackward1", "SumBackward1", "struct torch::autograd::AccumulateGrad",
     "torch::autograd::AccumulateGrad",

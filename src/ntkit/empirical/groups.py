@@ -24,12 +24,14 @@ class Group:
     """Parameters, or parts of them, that are read by the same operations with the same rows g.
 
     Args:
-        members: (name, part) each.
+        members: (name, which part of it is read) each.
         order: that of rows.
+        share: the part of the kernel that they belong to.
     """
 
     members: tuple[tuple[str, Part], ...]
     order: Order
+    share: str
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,8 +61,15 @@ def has_rules(uses: Sequence[Use]) -> bool:
     return len(kinds) == len({use.part for use in uses})
 
 
-def grouped(uses: Mapping[str, Sequence[Use]], orders: Mapping[str, Order]) -> dict[Group, list[Site]]:
+def grouped(
+    uses: Mapping[str, Sequence[Use]], orders: Mapping[str, Order], part_of: Mapping[str, str]
+) -> dict[Group, list[Site]]:
     """The groups of the parameters named in `orders`, with the operations that read them.
+
+    Args:
+        uses: of each parameter.
+        orders: of its rows.
+        part_of: the part of the kernel that it belongs to.
 
     Raises:
         Reassign: a parameter is not used, or in a way that has no rule.
@@ -79,10 +88,11 @@ def grouped(uses: Mapping[str, Sequence[Use]], orders: Mapping[str, Order]) -> d
             shared = tuple(
                 (use.node, rule.shares) for (use, _), rule in zip(own, rules, strict=True) if isinstance(rule, Matrix)
             )
-            found.setdefault((shared, key) if shared else (name, part, key), []).append([use for use, _ in own])
+            place = (part_of[name], key)
+            found.setdefault((shared, *place) if shared else (name, part, *place), []).append([use for use, _ in own])
     return {
-        Group(tuple((own[0].parameter, own[0].part) for own in members), key[-1]): list(zip(*members, strict=True))
-        for key, members in found.items()
+        Group(tuple((own[0].parameter, own[0].part) for own in members), order, share): list(zip(*members, strict=True))
+        for (*_, share, order), members in found.items()
     }
 
 
@@ -106,14 +116,14 @@ def derivatives_of(
     rule = rule_in_use(sites[0][0])
     if any(math.prod(site[0].node._input_metadata[0].shape) == 0 for site in sites):  # a layer without samples
         raise Reassign(group.names)
-    rights = [_right(group, k, site, gradients[site[0].node], n) for k, site in enumerate(sites)]
+    rights = [_summable(_right(group, k, site, gradients[site[0].node], n)) for k, site in enumerate(sites)]
     if isinstance(rule, Vector):
         return Jacobian(torch.stack([rows.sum(1) for rows in rights]).sum(0))
     g = _side_by_side(rights, 1)
     if isinstance(rule, Table):
         tokens = [_rows(rule_in_use(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
         return Tokens(_side_by_side(tokens, 1), g)
-    lefts = [[_left(group, k, use, n) for use in site] for k, site in enumerate(sites)]
+    lefts = [[_summable(_left(group, k, use, n)) for use in site] for k, site in enumerate(sites)]
     numbers: list[float] = []
     if kind == "gram" and len(sites) == 1:  # columns of one number each need not be written out
         numbers = [float(left.flatten()[0]) for left in lefts[0] if _is_one_number(left)]
@@ -146,7 +156,12 @@ def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
 
 @torch.no_grad()
 def are_attributed(
-    group: Group, sites: Sequence[Site], alike: Mapping[Any, Tensor], weighted: Mapping[Any, Tensor], weights: Tensor
+    group: Group,
+    sites: Sequence[Site],
+    alike: Mapping[Any, Tensor],
+    weighted: Mapping[Any, Tensor],
+    weights: Tensor,
+    tolerance: float,
 ) -> bool:
     """Whether rows are those of the samples that they are taken for.
 
@@ -156,8 +171,9 @@ def are_attributed(
         alike: gradients of a sum over the batch, (1, …), by operation.
         weighted: of the same with a weight for each sample.
         weights: the weights.
+        tolerance: what rounding does to one of them.
     """
-    n, tolerance = len(weights), 100 * torch.finfo(weights.dtype).eps
+    n = len(weights)
     for k, site in enumerate(sites):
         one, two = (_right(group, k, site, gradients[site[0].node], n) for gradients in (alike, weighted))
         expected = one * weights.view(n, *[1] * (one.dim() - 1))
@@ -190,6 +206,11 @@ def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int)
     rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
     scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
     return rows if scale == 1 else scale * rows
+
+
+def _summable(rows: Tensor) -> Tensor:
+    """Rows in a precision that sums of many keep."""
+    return rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
 
 
 def _is_one_number(left: Tensor) -> bool:

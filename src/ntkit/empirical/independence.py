@@ -51,10 +51,21 @@ def run_alone(network: Network, sample: Any) -> tuple[Float[Tensor, "1 o"], int]
 
 
 def require_same(
-    alone: Float[Tensor, "1 o"], together: Float[Tensor, "n _"], scale: Float[Tensor, "..."] | None = None
+    alone: Float[Tensor, "1 o"],
+    together: Float[Tensor, "n _"],
+    scale: Float[Tensor, "..."] | None = None,
+    tolerance: float = 0.0,
 ) -> None:
-    """Raise `InvalidInput` unless the first sample has the same output alone and in a batch, of `scale` or its own."""
-    bound = 1e-3 if together.dtype == torch.float32 else 1e-7  # products of other shapes round otherwise
+    """Raise `InvalidInput` unless the first sample has the same output alone and in a batch.
+
+    Args:
+        alone: its outputs.
+        together: the batch's, its own first.
+        scale: what rounding is relative to; by default the batch's outputs.
+        tolerance: what rounding may do where it does more than `together`'s precision says.
+    """
+    # products of other shapes round otherwise
+    bound = max(tolerance, 1e-7 if together.dtype == torch.float64 else 1e-3)
     near = bound * float((together if scale is None else scale).abs().max())
     if alone.shape[1:] != together.shape[1:] or not torch.allclose(alone[0], together[0], rtol=0, atol=near):
         raise InvalidInput(
@@ -67,7 +78,7 @@ def require_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) -> N
     """Raise `InvalidInput` unless every sample has the same outputs alone and in a batch."""
     with torch.no_grad():
         for s in range(len(together)):
-            require_same(network(take(x, slice(s, s + 1))), together[s:], together)
+            require_same(network(take(x, slice(s, s + 1))), together[s:], together, network.tolerance)
 
 
 @contextmanager

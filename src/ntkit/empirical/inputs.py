@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkit._arrays import Array, to_tensor
+from ntkit._arrays import Array, check_finite, to_tensor
 from ntkit.errors import InvalidInput
 
 Inputs: TypeAlias = Array | tuple | dict  # tuples and dicts may nest
@@ -61,23 +61,27 @@ def admit(x: Any, name: str, dtype: torch.dtype, device: torch.device, embeds: b
         name: what an error calls it.
         dtype: of the model.
         device: of the model; numpy arrays are brought there, tensors must be there.
-        embeds: whether the model has an embedding, so that integers make sense.
+        embeds: whether integers make sense: the model has an embedding, or a forward of its user's.
 
     Raises:
         InvalidInput: any leaf is otherwise, or the leaves disagree on the number of samples, or there are
             none.
     """
-    sizes: dict[str, int] = {}
     for leaf_name, leaf in leaves(x, name):
-        tensor = _admit_leaf(leaf, leaf_name, dtype, device, embeds)
-        sizes[leaf_name] = tensor.shape[0]
+        _admit_leaf(leaf, leaf_name, dtype, device, embeds)
+    require_one_size(x, name)
+    return map_leaves(lambda leaf: _as_tensor(leaf).detach().to(device), x)
+
+
+def require_one_size(x: Any, name: str) -> None:
+    """Raise `InvalidInput` unless all leaves hold the same number of samples, and at least one."""
+    sizes = {leaf_name: leaf.shape[0] for leaf_name, leaf in leaves(x, name)}
     if not sizes:
         raise InvalidInput(f"{name} must hold at least one array, got an empty {type(x).__name__}")
     if len(set(sizes.values())) > 1:
         raise InvalidInput(f"every leaf of {name} must hold the same number of samples on axis 0, got {sizes}")
     if 0 in sizes.values():
         raise InvalidInput(f"{name} must hold at least one sample, got an empty batch")
-    return map_leaves(lambda leaf: _as_tensor(leaf).detach().to(device), x)
 
 
 def _as_tensor(leaf: Any) -> Tensor:
@@ -99,7 +103,10 @@ def _admit_leaf(leaf: Any, name: str, dtype: torch.dtype, device: torch.device, 
         raise InvalidInput(f"{name} must be numeric, got dtype {leaf.dtype}")
     tensor = _as_tensor(leaf)
     if tensor.is_floating_point() or tensor.is_complex():
-        tensor = to_tensor(leaf, name)
+        if tensor.dtype == dtype == torch.bfloat16:  # which numpy does not have
+            check_finite(tensor, name)
+        else:
+            tensor = to_tensor(leaf, name)
         if tensor.dtype != dtype:
             raise InvalidInput(
                 f"{name} must have the model's dtype {dtype}, got {tensor.dtype}; "
@@ -107,8 +114,8 @@ def _admit_leaf(leaf: Any, name: str, dtype: torch.dtype, device: torch.device, 
             )
     elif not embeds and tensor.dtype != torch.bool:  # a mask says which tokens are there
         raise InvalidInput(
-            f"{name} must be floating point, got {tensor.dtype}: only a model with an nn.Embedding takes "
-            f"integers; convert it to {dtype}"
+            f"{name} must be floating point, got {tensor.dtype}: only a model with an nn.Embedding, or a "
+            f"forward= of your own, takes integers; convert it to {dtype}"
         )
     if isinstance(leaf, Tensor) and leaf.device != device:
         raise InvalidInput(

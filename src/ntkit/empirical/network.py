@@ -7,7 +7,7 @@ were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,18 +20,31 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ntkit._arrays import check_finite
 from ntkit._products import fast_products
 from ntkit.empirical.inputs import batch_size, map_leaves
+from ntkit.empirical.projection import Projection
 from ntkit.errors import InvalidInput
 
 
 class _Call(nn.Module):
     """The model behind one argument, whatever form its inputs have."""
 
-    def __init__(self, model: nn.Module, forward: Callable[[nn.Module, Any], Tensor] | None):
+    def __init__(
+        self, model: nn.Module, forward: Callable[[nn.Module, Any], Tensor] | None, projection: Projection | None
+    ):
         super().__init__()
         self.model = model
         self.function = forward
+        self.projection = projection
 
     def forward(self, x: Any) -> Any:
+        if self.projection is None:
+            return self._outputs(x)
+        samples, labels = x if self.projection.labelled else (x, None)
+        out = self._outputs(samples)
+        if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != batch_size(samples) or out.numel() == 0:
+            return out  # whoever called says what is wrong
+        return self.projection.of(out.reshape(len(out), -1), labels)
+
+    def _outputs(self, x: Any) -> Any:
         if self.function is not None:
             return self.function(self.model, x)
         if isinstance(x, tuple):
@@ -46,9 +59,13 @@ class Network:
         model: the model.
         parameters: names or glob patterns; None selects all that require grad.
         forward: f(model, x) -> (n, o) in place of calling the model.
+        projection: what of the outputs is wanted.
+        groups: names or patterns of the parameters of each part of the kernel, in place of `parameters`.
+        low_precision: whether bfloat16 will do.
 
     Raises:
-        InvalidInput: nothing to select, a pattern without match, or parameters of several dtypes or devices.
+        InvalidInput: nothing to select, a pattern without match, a parameter in two groups, or parameters of several
+            dtypes or devices.
     """
 
     def __init__(
@@ -56,14 +73,22 @@ class Network:
         model: nn.Module,
         parameters: str | Sequence[str] | None,
         forward: Callable[[nn.Module, Any], Tensor] | None,
+        *,
+        projection: Projection | None = None,
+        groups: Mapping[str, str | Sequence[str]] | None = None,
+        low_precision: bool = False,
     ):
         self.model = model
         self.own = dict(model.named_parameters())  # a tied parameter once, under its first name
-        self.selected = select_parameters(model, parameters)
-        self.dtype, self.device = _one_kind(self.own)
+        self.part_of = _parts(model, parameters, groups)  # the part of the kernel that a parameter belongs to
+        self.selected = [name for name in self.own if name in self.part_of]
+        self.dtype, self.device = _one_kind(self.own, low_precision)
+        self.low_precision = low_precision
+        self.result_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype  # that products are summed in
         self.standins = {name: p.detach().requires_grad_(name in self.selected) for name, p in self.own.items()}
-        self.embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
-        self._call = _Call(model, forward)
+        embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+        self.embeds = embeds or forward is not None  # integers make sense: who writes forward knows what they mean
+        self._call = _Call(model, forward, projection)
 
     def edges(self, names: Sequence[str]) -> list[GradientEdge]:
         """Where stand-ins enter the autograd graph."""
@@ -82,6 +107,8 @@ class Network:
                 f"the model must give one tensor, got {type(out).__name__}; "
                 "say what counts as its output with forward=lambda model, x: ..."
             )
+        if out.dtype != self.dtype and self.is_cast:
+            out = out.to(self.dtype)
         if out.dtype != self.dtype:
             raise InvalidInput(
                 f"the model must compute in its parameters' dtype {self.dtype}, got an output "
@@ -94,6 +121,17 @@ class Network:
             )
         check_finite(out.detach(), "the model's output")
         return out.reshape(n, -1)
+
+    @property
+    def is_cast(self) -> bool:
+        """Whether torch computes in lower precision than the parameters have, as its user asked by autocast."""
+        return self.low_precision and torch.is_autocast_enabled(self.device.type)
+
+    @property
+    def tolerance(self) -> float:
+        """What rounding may do to a gradient, relative to its norm."""
+        low = self.is_cast or self.dtype == torch.bfloat16
+        return 3e-2 if low else {torch.float32: 1e-4, torch.float64: 1e-9}[self.dtype]
 
     def of_sample(self, parameters: dict[str, Tensor], sample: Any) -> Float[Tensor, " o"]:
         """f(θ, x) of one sample without batch axis, pure, for torch.func; θ may be some of the selected."""
@@ -118,7 +156,7 @@ def derivatives() -> Iterator[None]:
 def check_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> None:
     """Raise `InvalidInput` for what a `Network` would raise it for."""
     select_parameters(model, patterns)
-    _one_kind(dict(model.named_parameters()))
+    _one_kind(dict(model.named_parameters()), low_precision=True)
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> list[str]:
@@ -151,7 +189,26 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
     return [name for name, p in own.items() if id(p) in chosen]
 
 
-def _one_kind(parameters: dict[str, nn.Parameter]) -> tuple[torch.dtype, torch.device]:
+def _parts(
+    model: nn.Module, patterns: str | Sequence[str] | None, groups: Mapping[str, str | Sequence[str]] | None
+) -> dict[str, str]:
+    """The part of the kernel that each selected parameter belongs to."""
+    if groups is None:
+        return dict.fromkeys(select_parameters(model, patterns), "")
+    if not groups:
+        raise InvalidInput("groups must name at least one group of parameters, got none; None gives one a layer")
+    part_of: dict[str, str] = {}
+    for part, own in groups.items():
+        for name in select_parameters(model, own):
+            if name in part_of:
+                raise InvalidInput(
+                    f"groups must have no parameter in common, but {name!r} is in {part_of[name]!r} and {part!r}"
+                )
+            part_of[name] = part
+    return part_of
+
+
+def _one_kind(parameters: dict[str, nn.Parameter], low_precision: bool) -> tuple[torch.dtype, torch.device]:
     shapeless = [name for name, p in parameters.items() if isinstance(p, nn.parameter.UninitializedParameter)]
     if shapeless:
         raise InvalidInput(f"parameter {shapeless[0]!r} has no shape yet; run the model once on a batch")
@@ -162,6 +219,7 @@ def _one_kind(parameters: dict[str, nn.Parameter]) -> tuple[torch.dtype, torch.d
             + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         )
     dtype, device = next(iter(kinds))
-    if dtype not in (torch.float32, torch.float64):
-        raise InvalidInput(f"the model must be float32 or float64, got {dtype}; convert it with model.double()")
+    if dtype not in (torch.float32, torch.float64, *([torch.bfloat16] if low_precision else [])):
+        kinds_known = "float32, float64 or bfloat16" if low_precision else "float32 or float64"
+        raise InvalidInput(f"the model must be {kinds_known}, got {dtype}; convert it with model.float()")
     return dtype, device

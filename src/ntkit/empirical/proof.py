@@ -20,7 +20,6 @@ from ntkit.empirical.groups import Order, by_sample, order_of
 from ntkit.empirical.network import Network
 from ntkit.empirical.rules import Matrix, Table, rule_in_use
 
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # of a gradient, relative to its norm
 _ROUNDINGS = 100  # of the factors that it is made of, for gradients that are 0 but for rounding
 
 
@@ -46,7 +45,7 @@ def gather(network: Network, out: Float[Tensor, "n o"], uses: Mapping[str, Seque
     generator = torch.Generator().manual_seed(0)
     functional = torch.randn(out.shape[1], generator=generator, dtype=out.dtype).to(out.device)
     weights = torch.rand(len(out), generator=generator, dtype=out.dtype).to(out.device) + 0.5
-    values = out @ functional
+    values = (out * functional).sum(1)  # no product of matrices, which autocast would round
     nodes = list(dict.fromkeys(use.node for own in uses.values() for use in own))
     edges = [GradientEdge(node, 0) for node in nodes]
     at_nodes = []
@@ -54,28 +53,28 @@ def gather(network: Network, out: Float[Tensor, "n o"], uses: Mapping[str, Seque
         gradients = torch.autograd.grad([value], edges, allow_unused=True, retain_graph=True)
         at_nodes.append({node: g for node, g in zip(nodes, gradients, strict=True) if g is not None})
     found = torch.autograd.grad(
-        [values @ weights], network.edges(network.selected), allow_unused=True, retain_graph=True
+        [(values * weights).sum()], network.edges(network.selected), allow_unused=True, retain_graph=True
     )
     return Evidence(functional, weights, at_nodes, dict(zip(network.selected, found, strict=True)))
 
 
 @torch.no_grad()
-def proved(evidence: Evidence, uses: Mapping[str, Sequence[Use]]) -> dict[str, Order]:
+def proved(evidence: Evidence, uses: Mapping[str, Sequence[Use]], tolerance: float) -> dict[str, Order]:
     """The parameters whose rules give their gradients, with the order of the rows of each use."""
     orders = {}
     for name, own in uses.items():
         order = [found for use in own if (found := _order_of(evidence, use)) is not None]
-        if len(order) == len(own) and _gives_gradient(evidence, own, evidence.at_parameters[name]):
+        if len(order) == len(own) and _gives_gradient(evidence, own, evidence.at_parameters[name], tolerance):
             orders[name] = order_of(order)
     return orders
 
 
-def equal(one: Tensor, two: Tensor) -> bool:
+def equal(one: Tensor, two: Tensor, tolerance: float) -> bool:
     """Whether two gradients agree, relative to the second."""
-    return bool((one - two).norm() <= _TOLERANCE[two.dtype] * two.norm())
+    return bool((one - two).norm() <= tolerance * two.norm())
 
 
-def _gives_gradient(evidence: Evidence, uses: Sequence[Use], expected: Tensor | None) -> bool:
+def _gives_gradient(evidence: Evidence, uses: Sequence[Use], expected: Tensor | None, tolerance: float) -> bool:
     """Whether the rows of all uses add up to a parameter's gradient."""
     total, size = None, 0.0
     for use in uses:
@@ -87,7 +86,7 @@ def _gives_gradient(evidence: Evidence, uses: Sequence[Use], expected: Tensor | 
         given = total if expected is None else expected
         return given is None or float(given.norm()) <= _ROUNDINGS * torch.finfo(given.dtype).eps * size
     rounding = _ROUNDINGS * torch.finfo(total.dtype).eps * size
-    return bool((total - expected).norm() <= _TOLERANCE[total.dtype] * expected.norm() + rounding)
+    return bool((total - expected).norm() <= tolerance * expected.norm() + rounding)
 
 
 def _order_of(evidence: Evidence, use: Use) -> bool | None:

@@ -26,6 +26,11 @@ from ntkit.empirical.network import Network
 class Route(ABC):
     """Derivatives of a network's outputs."""
 
+    @property
+    @abstractmethod
+    def shares(self) -> Sequence[str]:
+        """The part of the kernel that each entry of `features` belongs to."""
+
     @abstractmethod
     def features(self, x: Any, outs: range) -> Features:
         """The derivatives of the outputs `outs` at every sample of x, one entry a group of parameters."""
@@ -91,6 +96,11 @@ class LayerRoute(Route):
     way: tuple[Any, ...]
     strictly: bool
 
+    @property
+    def shares(self) -> Sequence[str]:
+        """See `Route`."""
+        return [group.share for group in self.contractions]
+
     def features(self, x: Any, outs: range) -> Features:
         """See `Route`.
 
@@ -111,7 +121,7 @@ class LayerRoute(Route):
         used = [name for name in self.unused if uses[name]]
         if used:
             raise Reassign(used)
-        found = grouped(uses, self.orders)
+        found = grouped(uses, self.orders, self.network.part_of)
         if found.keys() != self.contractions.keys():
             raise Reassign([name for group in found.keys() ^ self.contractions.keys() for name in group.names])
         nodes = list(dict.fromkeys(site[0].node for sites in found.values() for site in sites))
@@ -139,13 +149,15 @@ class LayerRoute(Route):
         weights, functional = (
             (torch.rand(size, generator=generator, dtype=torch.float64) + 0.5).to(out) for size in out.shape
         )
-        value = (weights @ out @ functional).view(1, 1)
+        value = (weights[:, None] * out * functional).sum().view(1, 1)
         weighted = gradients_at(nodes, value, range(1), batched=False)
-        alike = {node: torch.tensordot(functional, g, 1)[None] for node, g in gradients.items()}
+        low = self.network.tolerance > 1e-3
+        tolerance = self.network.tolerance if low else 100 * torch.finfo(out.dtype).eps
+        alike = {node: torch.tensordot(functional.to(g), g, 1)[None] for node, g in gradients.items()}
         lost = [
             name
             for group, sites in found.items()
-            if not are_attributed(group, sites, alike, weighted, weights)
+            if not are_attributed(group, sites, alike, weighted, weights, tolerance)
             for name in group.names
         ]
         if lost:
@@ -161,12 +173,18 @@ class GenericRoute(Route):
     n_outputs: int
     vmapped: bool
 
+    @property
+    def shares(self) -> Sequence[str]:
+        """See `Route`."""
+        return [self.network.part_of[name] for name in self.names]
+
     def features(self, x: Any, outs: range) -> Features:
         """See `Route`."""
         if not self.vmapped:
-            return [Jacobian(j) for j in self._looped(x, outs)]
+            return [Jacobian(j.to(self.network.result_dtype)) for j in self._looped(x, outs)]
         every = torch.eye(self.n_outputs, dtype=self.network.dtype, device=self.network.device)
-        return [Jacobian(j) for j in self.pulled_back(x, every[outs.start : outs.stop])]
+        rows = self.pulled_back(x, every[outs.start : outs.stop])
+        return [Jacobian(j.to(self.network.result_dtype)) for j in rows]
 
     def pulled_back(self, x: Any, functionals: Float[Tensor, "k o"]) -> list[Float[Tensor, "n k p"]]:
         """Every sample's gradients of linear functionals of its outputs, by parameter, with torch.func.

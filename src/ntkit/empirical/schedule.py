@@ -78,7 +78,7 @@ def schedule(network: Network, assignment: Assignment, task: Task, budget: int, 
 def _cut_layers(
     network: Network, assignment: Assignment, contractions: Mapping[Group, Contraction], task: Task, budget: int
 ) -> Work:
-    itemsize = network.dtype.itemsize
+    itemsize = network.result_dtype.itemsize
     kinds: list[tuple[Contraction, LayerSizes]] = [
         (contractions[group], size) for group, size in assignment.sizes.items()
     ]
@@ -98,7 +98,7 @@ def _cut_layers(
 
 
 def _cut_generic(network: Network, assignment: Assignment, task: Task, budget: int) -> Work:
-    itemsize = network.dtype.itemsize
+    itemsize = network.result_dtype.itemsize
     numbers = sum(network.own[name].numel() for name in assignment.generic)
 
     def sample_bytes(chunk: int) -> int:
@@ -133,11 +133,11 @@ def describe(network: Network, assignment: Assignment, jobs: list[Job], task: Ta
             for name in job.route.names:
                 p, block = network.own[name], job.work.block
                 flops = 2 * n * n * output_pairs(o, outputs) * p.numel()
-                held = block * job.work.chunk * p.numel() * network.dtype.itemsize
+                held = block * job.work.chunk * p.numel() * network.result_dtype.itemsize
                 plans[name] = ParameterPlan(name, tuple(p.shape), "generic", "jacobian", flops, block, held)
     for name in assignment.unused:
         plans[name] = ParameterPlan(name, tuple(network.own[name].shape), "unused", "none", 0, 0, 0)
-    result_bytes = n * n * result_numbers(o, outputs) * network.dtype.itemsize
+    result_bytes = n * n * result_numbers(o, outputs) * network.result_dtype.itemsize
     return Plan(n, outputs, o, tuple(plans[name] for name in network.selected), result_bytes)
 
 
@@ -153,7 +153,7 @@ def _layer_plans(
             if i > 0 and kind == "gram":
                 size = replace(size, q=0)
             flops = contraction_flops(kind, size, assignment.n_outputs, task.outputs, task.samples, task.pairs)
-            held = work.block * layer_numbers(kind, size, work.chunk) * network.dtype.itemsize
+            held = work.block * layer_numbers(kind, size, work.chunk) * network.result_dtype.itemsize
             if name in plans:  # another part of it
                 flops, held = flops + plans[name].flops, held + plans[name].bytes
             plans[name] = ParameterPlan(name, tuple(network.own[name].shape), "layer", kind, flops, work.block, held)
