@@ -242,7 +242,7 @@ CASES = {
         {"layer"},
     ),
     "embedding": (TokenMean, tokens, {"layer"}),
-    "tied embedding": (TiedDecoder, tokens, {"layer", "generic"}),
+    "tied embedding": (TiedDecoder, tokens, {"layer"}),
     "tied linears": (TiedLinears, features, {"layer"}),
     "borrowed weight": (Borrowed, features, {"layer"}),
     "another forward": (lambda: nn.Sequential(Rescaled(4, 3), nn.Tanh()), features, {"layer"}),

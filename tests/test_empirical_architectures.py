@@ -25,7 +25,7 @@ CASES = {
     "ResNet-18": (lambda: models.ResNet18(2, 3).eval(), lambda n: features(n, 3, 8, 8), ()),
     "Vision Transformer": (lambda: models.VisionTransformer().eval(), images, ()),
     "GPT, head of its own": (lambda: models.GPT(tied=False), embedded, ()),
-    "GPT, tied head": (lambda: models.GPT(), embedded, ("tokens.weight",)),
+    "GPT, tied head": (lambda: models.GPT(), embedded, ()),
     "U-Net": (models.UNet, lambda n: features(n, 1, 6, 6), ()),
     "LSTM": (models.Recurrent, lambda n: features(n, 3, 4), ()),
     "LSTM, sequence first": (lambda: models.Recurrent(batch_first=False), lambda n: features(n, 3, 4), ()),

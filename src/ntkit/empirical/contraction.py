@@ -90,7 +90,30 @@ class Tokens:
         return equal.to(self.g)
 
 
-Features: TypeAlias = Sequence[Jacobian | Factored | Tokens]
+@dataclass(frozen=True)
+class Tied:
+    """Derivatives of a table of embeddings that is a linear map too, as of tokens back from what became of them.
+
+    ∂f_o(x_n)/∂T = Σ_t e(token_t) ⊗ g[n, t, o] + Σ_s r[n, s, o] ⊗ a[n, s].
+
+    Args:
+        table: tokens, and gradients g of their embeddings.
+        matrix: inputs a of the linear map, and gradients r of its outputs, one number a row of the table.
+    """
+
+    table: Tokens
+    matrix: Factored
+
+    def rows(self, samples: slice) -> Tied:
+        """Those of some samples."""
+        return Tied(self.table.rows(samples), self.matrix.rows(samples))
+
+    def apart(self) -> Tied:
+        """Each sample as its own batch of one."""
+        return Tied(self.table.apart(), self.matrix.apart())
+
+
+Features: TypeAlias = Sequence[Jacobian | Factored | Tokens | Tied]
 
 
 def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
@@ -105,6 +128,8 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
     for one, two in zip(first, second, strict=True):
         if isinstance(one, Jacobian) and isinstance(two, Jacobian):
             part = _from_jacobians(one.j, two.j, outputs)
+        elif isinstance(one, Tied) and isinstance(two, Tied):
+            part = _from_tied(one, two, outputs)
         else:
             assert not isinstance(one, Jacobian)
             assert type(one) is type(two)  # both sides take the same route
@@ -128,6 +153,28 @@ def _from_jacobians(j1: Tensor, j2: Tensor, outputs: Outputs) -> Tensor:
     if outputs == "diagonal":
         return (j1.transpose(-3, -2) @ j2.transpose(-3, -2).mT).movedim(-3, -1).contiguous()
     return products_of_rows(j1.flatten(-2), j2.flatten(-2))
+
+
+def _from_tied(one: Tied, two: Tied, outputs: Outputs) -> Tensor:
+    total = _from_factors(one.table, two.table, outputs)
+    total += _from_factors(one.matrix, two.matrix, outputs)
+    total += _across(one.table, two.matrix, outputs)
+    mirror = _across(two.table, one.matrix, outputs)
+    axes = 2 if outputs == "full" else 1 if outputs == "diagonal" else 0
+    mirror = mirror.transpose(-2 - axes, -1 - axes)
+    total += mirror.mT if outputs == "full" else mirror
+    return total
+
+
+def _across(table: Tokens, matrix: Factored, outputs: Outputs) -> Tensor:
+    """Σ_{t,s} ⟨g[n, t, o], a[m, s]⟩ r[m, s, o', token[n, t]]: the table read here, the linear map there."""
+    (n, t, o), (m, s) = table.g.shape[-4:-1], matrix.a.shape[-3:-1]
+    product = products_of_rows(table.g.flatten(-4, -2), matrix.a.flatten(-3, -2))
+    product = product.unflatten(-1, (m, s)).unflatten(-3, (n, t, o))
+    tokens = table.tokens.flatten(-2)[..., None, None, None, :]
+    there = torch.gather(matrix.g, -1, tokens.expand(*matrix.g.shape[:-1], n * t)).unflatten(-1, (n, t))
+    form = {"full": "...ntoms,...mspnt->...nmop", "diagonal": "...ntoms,...msont->...nmo"}
+    return torch.einsum(form.get(outputs, "...ntoms,...msont->...nm"), product, there)
 
 
 def _from_factors(one: Any, two: Any, outputs: Outputs) -> Tensor:

@@ -124,6 +124,7 @@ def find_uses(out: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, list[U
         return paths[node, number]
 
     found: dict[str, list[Use]] = {name: [] for name in parameters}
+    tables = set()  # operations that read rows of a table for samples of their own, and what follows them
     seen, waiting = set(), [out.grad_fn] if out.grad_fn is not None else []
     while waiting:
         node = waiting.pop()
@@ -132,8 +133,9 @@ def find_uses(out: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, list[U
                 continue
             known = path_to(before, number)
             if known is not None and _looks_up(known[1]) and not _repeats(node, before, number):
-                known = None  # the table is read there
-            if known is not None and path_to(node, 0) is None:
+                known = None
+                tables.add(before)
+            if known is not None and (path_to(node, 0) is None or node in tables):
                 name, path = known
                 found[name].append(Use(name, node, slot, _shape(before, number), path))
             if known is None and before not in seen:

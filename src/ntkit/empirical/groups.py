@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ntkit.empirical.contraction import Factored, Jacobian, Tokens
+from ntkit.empirical.contraction import Factored, Jacobian, Tied, Tokens
 from ntkit.empirical.costs import Contraction, LayerSizes
 from ntkit.empirical.graph import Part, Reassign, Use, are_apart, no_gradient
-from ntkit.empirical.rules import Matrix, Table, Vector, rule_in_use, rule_of
+from ntkit.empirical.rules import Matrix, Product, Table, Vector, rule_in_use, rule_of
 
 Order = tuple[bool, ...]  # of each use whether rows are sample by sample, else position by position; one for all alike
 
@@ -55,10 +55,31 @@ def order_at(order: Order, k: int) -> bool:
 def has_rules(uses: Sequence[Use]) -> bool:
     """Whether all uses of a parameter have rules, and their derivatives can be added up."""
     rules = [rule for use in uses if (rule := rule_of(use)) is not None]
+    if _are_tied(uses):
+        return True
     if not uses or len(rules) < len(uses) or not are_apart([use.part for use in uses]):
         return False
     kinds = {(use.part, type(rule).assembled, use.views, use.shape) for rule, use in zip(rules, uses, strict=True)}
     return len(kinds) == len({use.part for use in uses})
+
+
+def _are_tied(uses: Sequence[Use]) -> bool:
+    """Whether a parameter is read as a table, and turned as the matrix of a linear map, and in no other way."""
+    tables = [use for use in uses if isinstance(rule_of(use), Table)]
+    matrices = [use for use in uses if isinstance(rule_of(use), Product)]
+    if not tables or not matrices or len(tables) + len(matrices) < len(uses):
+        return False
+    return not any(use.path for use in tables) and all(_is_turned(use) for use in matrices)
+
+
+def _is_turned(use: Use) -> bool:
+    steps = [node for node, _ in use.path if node.name() not in ("ToCopyBackward0", "MulBackward0")]
+    if len(steps) != 1:
+        return False
+    (node,) = steps
+    return node.name() == "TBackward0" or (
+        node.name() == "PermuteBackward0" and [d % 2 for d in node._saved_dims] == [1, 0]
+    )
 
 
 def grouped(
@@ -89,6 +110,8 @@ def grouped(
                 (use.node, rule.shares) for (use, _), rule in zip(own, rules, strict=True) if isinstance(rule, Matrix)
             )
             place = (part_of[name], key)
+            if _are_tied([use for use, _ in own]):
+                shared = ()
             found.setdefault((shared, *place) if shared else (name, part, *place), []).append([use for use, _ in own])
     return {
         Group(tuple((own[0].parameter, own[0].part) for own in members), order, share): list(zip(*members, strict=True))
@@ -99,7 +122,7 @@ def grouped(
 @torch.no_grad()
 def derivatives_of(
     group: Group, sites: Sequence[Site], gradients: Mapping[Any, Tensor], n: int, o: int, kind: Contraction
-) -> Factored | Jacobian | Tokens:
+) -> Factored | Jacobian | Tokens | Tied:
     """The derivatives of o outputs at n samples.
 
     Args:
@@ -119,6 +142,8 @@ def derivatives_of(
     rights = [_summable(_right(group, k, site, gradients[site[0].node], n)) for k, site in enumerate(sites)]
     if isinstance(rule, Vector):
         return Jacobian(torch.stack([rows.sum(1) for rows in rights]).sum(0))
+    if _are_tied([site[0] for site in sites]):
+        return _tied(group, sites, rights, n)
     g = _side_by_side(rights, 1)
     if isinstance(rule, Table):
         tokens = [_rows(rule_in_use(site[0]).tokens(site[0].node), n, group, k) for k, site in enumerate(sites)]
@@ -130,6 +155,7 @@ def derivatives_of(
         columns = [left for left in lefts[0] if not _is_one_number(left)]
         lefts, numbers = ([columns], numbers) if columns else (lefts, [])
     a = _side_by_side([_side_by_side(of_site, -1) for of_site in lefts], 1)
+    a, g = _felt(a, g)
     if a.dim() == 4:  # groups of channels
         gradient = torch.einsum("ntogq,ntgd->nogqd", g, a)
         return Jacobian(gradient.reshape(n, o, -1))
@@ -144,6 +170,10 @@ def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
     shapes = [
         rule_in_use(site[0]).right(site[0].node, no_gradient(site[0].node, 1), site[0].shape).shape for site in sites
     ]
+    if _are_tied([site[0] for site in sites]):
+        d, vocabulary = min(shape[2] for shape in shapes), max(shape[2] for shape in shapes)
+        t = max(shape[1] for shape in shapes) // n * max(1, len(sites) - 1)
+        return LayerSizes(t, {first[0].parameter: d}, vocabulary + d, "gram")
     q = math.prod(shapes[0][2:])
     if isinstance(rule, Vector):
         return LayerSizes(1, {first[0].parameter: 1}, q, "gradient")
@@ -206,6 +236,30 @@ def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int)
     rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
     scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
     return rows if scale == 1 else scale * rows
+
+
+def _tied(group: Group, sites: Sequence[Site], rights: Sequence[Tensor], n: int) -> Tied:
+    tokens, of_tokens, inputs, of_outputs = [], [], [], []
+    for k, ((use, *_), right) in enumerate(zip(sites, rights, strict=True)):
+        if isinstance(rule_in_use(use), Table):
+            tokens.append(_rows(rule_in_use(use).tokens(use.node), n, group, k))
+            of_tokens.append(right)
+        else:
+            a, g = _felt(_summable(_left(group, k, use, n)), right)
+            inputs.append(a)
+            of_outputs.append(g)
+    table = Tokens(_side_by_side(tokens, 1), _side_by_side(of_tokens, 1))
+    return Tied(table, Factored(_side_by_side(inputs, 1), _side_by_side(of_outputs, 1)))
+
+
+def _felt(a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Only positions whose outputs the network's depend on: behind a last token or a first there is one of many."""
+    if g.shape[1] == 1:
+        return a, g
+    felt = torch.count_nonzero(g, dim=[k for k in range(g.dim()) if k != 1]) > 0
+    if bool(felt.all()) or not bool(felt.any()):
+        return a, g
+    return a[:, felt], g[:, felt]
 
 
 def _summable(rows: Tensor) -> Tensor:

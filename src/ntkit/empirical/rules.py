@@ -112,25 +112,28 @@ def _column(node: Any, sizes: tuple[int, ...], value: float) -> Float[Tensor, "*
 
 
 @register("AddmmBackward0", 2)
-class _AddMM(Matrix):
+class Product(Matrix):
     """c + x W with the argument W: torch's linear layers, with W a view of their weight."""
 
     source: ClassVar[str] = "_saved_mat1"
 
     def left(self, node: Any) -> Tensor:
+        """x."""
         scale = float(getattr(node, "_saved_alpha", 1))
         return getattr(node, self.source) if scale == 1 else scale * getattr(node, self.source)
 
     def right(self, node: Any, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The gradient of x W."""
         return g
 
     def assembled(self, left: Tensor | None, right: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """xᵀ g."""
         assert left is not None
         return (left.mT @ right).reshape(shape)
 
 
 @register("MmBackward0", 1)
-class _MM(_AddMM):
+class _MM(Product):
     """x W."""
 
     source: ClassVar[str] = "_saved_self"
@@ -153,7 +156,7 @@ class _BMM(Matrix):
 
 
 @register("AddmmBackward0", 0)
-class _AddMMBias(_AddMM):
+class _AddMMBias(Product):
     """The vector c of c + x W: a is 1."""
 
     def left(self, node: Any) -> Tensor:
