@@ -24,14 +24,15 @@ from peers.harness import ContestantFailed, Measurement, measure, turns
 from peers.limits import Machine
 from peers.machine import describe
 from peers.process import WorkerProcess, limit_cores
-from peers.report import HEADINGS, Report, results_folder, table_cells, write_results
+from peers.report import Report, headings, results_folder, table_cells, write_results
 from peers.rows import ROWS, Row
 
-WORKERS = {  # name -> (module, interpreter, kinds of rows it computes); the first is the reference
-    "ntkit": ("peers.worker_ntkit", OWN_PYTHON, ("exact", "empirical")),
-    "neural-tangents": ("peers.worker_neural_tangents", NEURAL_TANGENTS.python, ("exact", "empirical")),
-    "nngeometry": ("peers.worker_nngeometry", NNGEOMETRY.python, ("empirical",)),
-    "torch.func": ("peers.worker_torch_func", OWN_PYTHON, ("empirical",)),
+IMAGES = ("cnn", "resnet18")
+WORKERS = {  # name -> (module, interpreter, rows it computes, by what they need); the first is the reference
+    "ntkit": ("peers.worker_ntkit", OWN_PYTHON, ("exact", "empirical", *IMAGES, "gpt2")),
+    "neural-tangents": ("peers.worker_neural_tangents", NEURAL_TANGENTS.python, ("exact", "empirical", *IMAGES)),
+    "nngeometry": ("peers.worker_nngeometry", NNGEOMETRY.python, ("empirical", *IMAGES)),
+    "torch.func": ("peers.worker_torch_func", OWN_PYTHON, ("empirical", *IMAGES, "gpt2")),
 }
 
 
@@ -103,7 +104,7 @@ def run_row(
     row: Row, workers: dict[str, WorkerProcess], report: Report, folder: Path, seed: int, console: Console
 ) -> Measurement:
     """Measure one row, note versions, and measure the matrix-product peak beside it."""
-    contestants = [worker for name, worker in workers.items() if row.kind in WORKERS[name][2]]
+    contestants = [worker for name, worker in workers.items() if row.needs in WORKERS[name][2]]
     columns = (
         TextColumn(row.name),
         BarColumn(),
@@ -137,7 +138,7 @@ def measured_peak(worker: WorkerProcess, console: Console) -> float:
 def as_table(measurement: Measurement, limits: Machine) -> Table:
     """A row's outcome for the terminal."""
     table = Table(title=f"{measurement.row.name}: {measurement.row.heading}", title_justify="left")
-    for heading in HEADINGS:
+    for heading in headings(measurement.row):
         table.add_column(heading)
     for name in (*measurement.seconds, *measurement.failures):
         table.add_row(name, *table_cells(measurement, name, limits))

@@ -25,6 +25,7 @@ from rich.progress import Progress
 
 from peers.limits import nanoseconds_per_entry
 from peers.machine import describe
+from peers.memory import PeakMemory
 from peers.networks import CNTK_GAP
 from peers.process import limit_cores, worker_variables
 from peers.report import results_folder, write_pair
@@ -33,7 +34,6 @@ from peers.rows import ExactRow
 SAMPLES, SIDE = (2, 4, 8, 16, 32), 16  # against samples, at this side
 SIDES, N = (8, 16, 24, 32), 8  # against the side, with so many samples
 REPETITIONS = 5
-PROC = Path("/proc/self")
 
 
 def main() -> None:
@@ -114,30 +114,14 @@ def measure_point(n: int, side: int, repetitions: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     kernel.ntk(torch.randn(2, 3, 4, 4, generator=generator))  # compiles; too small to leave buffers for the point
     x = torch.randn(n, *row.shape, generator=generator)
-    peak = added_peak_bytes(lambda: kernel.ntk(x))
+    with PeakMemory() as peak:
+        kernel.ntk(x)
     seconds = []
     for _ in range(repetitions):
         start = time.perf_counter()
         kernel.ntk(x)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "added peak bytes": peak}
-
-
-def added_peak_bytes(call: Any) -> int | None:
-    """The most memory that the process held during a call beyond what it held before; None where no system tells."""
-    if not (PROC / "clear_refs").exists():
-        call()
-        return None
-    (PROC / "clear_refs").write_text("5")  # sets the high-water mark to what is held now (proc(5))
-    before = resident_bytes("VmHWM")
-    call()
-    return resident_bytes("VmHWM") - before
-
-
-def resident_bytes(field: str) -> int:
-    """A memory field of /proc/self/status, which the kernel gives in KiB."""
-    lines = (PROC / "status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    return {"seconds": seconds, "added peak bytes": peak.added}
 
 
 def to_markdown(result: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -31,10 +32,13 @@ from peers.limits import (  # noqa: E402
     share_of_limit,
     unit_seconds,
 )
+from peers.memory import PROC, PeakMemory  # noqa: E402
+from peers.models import affine_layers  # noqa: E402
 from peers.networks import entries_per_pair, parse, shape_after  # noqa: E402
 from peers.passes import Pass, PassNotFound, loop_of, split_dump  # noqa: E402
-from peers.rows import ROWS, EmpiricalRow, ExactRow  # noqa: E402
+from peers.rows import ROWS, EmpiricalRow, ExactRow, ModelRow  # noqa: E402
 from peers.speeds import Speeds  # noqa: E402
+from peers.torch_models import model  # noqa: E402
 from peers.torch_networks import network  # noqa: E402
 
 ROW = ExactRow(name="toy", title="toy", n=3, network="dense relu " * 3 + "dense", shape=(2,))
@@ -53,6 +57,39 @@ def test_required_flops_of_a_small_network_counted_by_hand():
     forward = 2 * 2 * (3 * 5 + 5 * 5 + 5 * 7)
     assert required_flops(full) == forward + 7 * backward + inputs + 14**2 * (5 + 5)
     assert share_of_limit(trace, seconds=1e-6, gemm=required_flops(trace) / 1e3) == pytest.approx(1)
+
+
+def test_required_flops_of_a_small_cnn_counted_by_hand():
+    sizes = {"n": 2, "shape": (3, 8, 8), "width": 5, "n_outputs": 7}
+    row = ModelRow(name="toy", title="toy", network="cnn", outputs="full", **sizes)
+    layers = ((36, 27, 5), (16, 45, 5), (4, 45, 5))  # positions, fan-in, channels
+    products = [2 * 2 * p * a * b for p, a, b in layers]
+    last = 2 * 2 * 20 * 7 + 4 * 20
+    backward = 7 * sum(products[1:])  # the gradient of the last layer's input is its weight
+    gradients = [7 * product + 14**2 * a * b for product, (_, a, b) in zip(products, layers, strict=True)]
+    positions = [4 * p**2 * (a + 49 * b) for p, a, b in layers]
+    assert positions[2] < gradients[2]
+    assert positions[0] > gradients[0]
+    contractions = sum(map(min, gradients, positions))
+    assert required_flops(row) == sum(products) + last + backward + contractions
+    traced = replace(row, outputs="trace")
+    assert required_flops(traced) < required_flops(row)
+    assert limit_note(traced, required_flops(traced) / 1e11, MACHINE) == "100% of GEMM limit"
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if isinstance(r, ModelRow)], ids=lambda row: row.name)
+def test_the_table_of_a_model_has_the_operations_that_torch_counts(row):
+    row = row.quick() if row.network == "gpt2" else replace(row, n=2)
+    if row.network == "gpt2":
+        pytest.importorskip("transformers")
+    with FlopCounterMode(display=False) as counted:
+        network = model(row)
+        tokens = row.network == "gpt2"
+        network(torch.zeros(row.n, *row.shape, dtype=torch.long) if tokens else torch.zeros(row.n, *row.shape))
+    counts = counted.get_flop_counts()["Global"]
+    kinds = ("addmm",) if tokens else ("addmm", "convolution")  # GPT-2's head is an mm, its attention none of these
+    total = sum(count for operation, count in counts.items() if str(operation).split(".")[-1] in kinds)
+    assert total == sum(2 * row.n * a.positions * a.fan_in * a.channels[1] for a in affine_layers(row))
 
 
 def test_time_of_an_entry_and_layer():
@@ -204,7 +241,8 @@ def test_the_loops_of_a_dump_are_found_by_function_and_precision():
 
 
 def test_memory_that_a_call_adds_is_seen():
-    if (scaling.PROC / "clear_refs").exists():
-        added = scaling.added_peak_bytes(lambda: np.ones(8_000_000))
-        assert added == pytest.approx(64e6, rel=0.1)  # the system counts pages in batches
+    with PeakMemory() as peak:
+        np.ones(8_000_000)
+    if (PROC / "clear_refs").exists():
+        assert peak.added == pytest.approx(64e6, rel=0.1)  # the system counts pages in batches
     assert scaling.row_of(4, 16).shape == (3, 16, 16)

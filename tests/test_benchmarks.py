@@ -19,17 +19,22 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from peers.arrays import KINK_MARGIN, draw, nearest_kink, read_inputs  # noqa: E402
-from peers.harness import ContestantFailed, Measurement, measure, relative_difference, turns  # noqa: E402
+from peers.harness import ContestantFailed, Measurement, Turn, measure, relative_difference, turns  # noqa: E402
 from peers.limits import Machine  # noqa: E402
+from peers.memory import PROC  # noqa: E402
 from peers.process import WorkerProcess  # noqa: E402
-from peers.report import Report, table_cells, to_json, write_results  # noqa: E402
-from peers.rows import ROWS, EmpiricalRow, ExactRow, Row, from_json  # noqa: E402
+from peers.report import Report, table_cells, to_json, to_markdown, write_results  # noqa: E402
+from peers.rows import ROWS, EmpiricalRow, ExactRow, ModelRow, Row, from_json  # noqa: E402
+from peers.torch_models import model, stage  # noqa: E402
 from readme_table import BEGIN, END, ReadmeDiffers, check, placed, table  # noqa: E402
+from run_peers import WORKERS  # noqa: E402
 
 ROW = ExactRow(
     name="toy", title="toy", n=3, network="dense relu " * 3 + "dense", shape=(2,), repetitions=3, warmups=1, target=2.0
 )
 MACHINE = Machine(threads=2, gemm=100.0)
+MLP_ROW = next(row for row in ROWS if row.name == "mlp-full-30").quick()
+MODEL_ROWS = {row.network: row for row in ROWS if isinstance(row, ModelRow)}
 
 
 def empirical(**sizes: Any) -> EmpiricalRow:
@@ -48,22 +53,25 @@ class Fake:
     ):
         self.name, self.seconds, self.distort, self.fails_at = name, seconds, distort, fails_at
         self.seen: list[np.ndarray] = []
+        self.measured: list[bool] = []
 
     def prepare(self, row: Row) -> None:
         if self.fails_at == 0:
             raise ContestantFailed("is missing")
 
-    def run(self, inputs: Path) -> tuple[float, np.ndarray]:
-        x = read_inputs(inputs)["x"]
+    def run(self, inputs: Path, memory: bool = False) -> Turn:
+        x = read_inputs(inputs)["x"].reshape(ROW.n, -1)
         self.seen.append(x)
+        self.measured.append(memory)
         if len(self.seen) == self.fails_at:
             raise ContestantFailed("ran out of memory")
-        return self.seconds[len(self.seen) - 1], self.distort(x @ x.T)
+        added = 1_000_000 * len(self.seen) if memory else None
+        return Turn(self.seconds[len(self.seen) - 1], self.distort(x @ x.T), added)
 
 
 def compete(tmp_path: Path, *contestants: Fake, row: Row = ROW) -> tuple[Measurement, list[tuple[str, int]]]:
     taken: list[tuple[str, int]] = []
-    seen = measure(row, contestants, folder=tmp_path, seed=5, on_turn=lambda name, r: taken.append((name, r)))
+    seen = measure(row, contestants, folder=tmp_path, seed=5, on_turn=lambda name, r: taken.append((name, r)), pause=0)
     return seen, taken
 
 
@@ -198,10 +206,28 @@ def test_the_report_holds_what_was_seen(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["day-peers.json", "day-peers.md"]
 
 
+def test_memory_of_model_rows_is_that_of_the_last_untimed_turn(tmp_path):
+    row = replace(MODEL_ROWS["resnet18"].quick(), n=3, warmups=2, repetitions=2, peer_warmups=1, peer_repetitions=None)
+    a, b, c = Fake("a", [1] * 4), Fake("b", [1] * 3), Fake("c", [1] * 3, fails_at=3)
+    seen, _ = compete(tmp_path, a, b, c, row=row)
+    assert (a.measured, b.measured) == ([True, True, False, False], [True, False, False])
+    assert seen.added_bytes == {"a": 2_000_000, "b": 1_000_000}
+    assert [table_cells(seen, name, MACHINE)[4] for name in "abc"] == ["2 MB", "1 MB", "–"]
+    seen.added_bytes["b"] = 12_340_000_000
+    report = Report({"cpu": "some", "threads": 2}, [seen])
+    assert to_json(report)["rows"][0]["contestants"]["b"]["added peak bytes"] == 12_340_000_000
+    page = to_markdown(report)
+    assert "| difference | peak memory | note |" in page
+    assert "| 0.0e+00 | 12.34 GB |" in page
+    plain, _ = compete(tmp_path, Fake("a", [1] * 4))
+    assert "peak memory |" not in to_markdown(Report({"threads": 2}, [plain]))
+
+
 def test_rows_have_names_of_their_own_and_quick_sizes():
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert all(row.quick().n <= 12 for row in ROWS)
     assert [from_json(json.loads(json.dumps(row.to_json()))) for row in ROWS] == list(ROWS)
+    assert {row.needs for row in ROWS} == {need for _, _, needs in WORKERS.values() for need in needs}
 
 
 def test_arrays_repeat_with_the_seed_and_keep_away_from_kinks():
@@ -225,19 +251,50 @@ def test_arrays_repeat_with_the_seed_and_keep_away_from_kinks():
     assert nearest_kink(plain, arrays, 3).min() < KINK_MARGIN
 
 
+@pytest.mark.parametrize("network", ["cnn", "resnet18"])
+def test_arrays_of_a_model_are_its_weights(network):
+    row = MODEL_ROWS[network].quick()
+    arrays, network = draw(row, 3), model(row)
+    assert all(a.dtype == np.float32 for a in arrays.values())
+    assert all(np.array_equal(a, draw(row, 3)[name]) for name, a in arrays.items())
+    x = stage(network, arrays)
+    weights = {name: p.numpy() for name, p in network.state_dict().items() if p.ndim}  # a norm counts its batches
+    assert weights.keys() == arrays.keys() - {"x"}
+    assert all(np.array_equal(weight, arrays[name]) for name, weight in weights.items())
+    assert network(x).shape == (row.n, row.n_outputs)
+    del arrays[next(iter(weights))]
+    with pytest.raises(AssertionError, match=r"the table of the layers and the network do not both have"):
+        stage(network, arrays)
+
+
+def test_gpt2_has_the_same_weights_wherever_it_is_made():
+    pytest.importorskip("transformers")
+    row = MODEL_ROWS["gpt2"].quick()
+    one, two = model(row), model(row)
+    x = stage(one, draw(row, 3))
+    expected = one(x)
+    assert expected.shape == (row.n, 1)
+    assert expected.equal(two(stage(two, draw(row, 3))))
+    assert not expected.equal(two(stage(two, draw(row, 4))))
+
+
 def worker(name: str, module: str, folder: Path, **options: float) -> WorkerProcess:
     return WorkerProcess(name, module, Path(sys.executable), threads=1, folder=folder, **options)  # pyright: ignore
 
 
-def test_workers_of_this_environment_agree(tmp_path):
-    row = next(row for row in ROWS if row.name == "mlp-full-30")
-    row = replace(row.quick(), n=4, repetitions=1, warmups=0)
+@pytest.mark.parametrize("row", [MLP_ROW, *(row.quick() for row in MODEL_ROWS.values())], ids=lambda row: row.name)
+def test_workers_of_this_environment_agree(tmp_path, row):
+    if row.needs == "gpt2":
+        pytest.importorskip("transformers")
+    row = replace(row, n=4, repetitions=1, warmups=int(row.measures_memory), peer_warmups=None)
     workers = [worker("ntkit", "peers.worker_ntkit", tmp_path), worker("tf", "peers.worker_torch_func", tmp_path)]
-    seen = measure(row, workers, folder=tmp_path, seed=1)
+    seen = measure(row, workers, folder=tmp_path, seed=1, pause=0)
     codes = [w.close() for w in workers]
     assert seen.failures == {}
     assert seen.differences["tf"] < 1e-5
     assert codes == [0, 0]
+    if row.measures_memory and PROC.exists():
+        assert min(seen.added_bytes.values()) > 0
     assert set(workers[0].versions) == {"ntkit", "torch", "numpy"}
 
 
@@ -245,14 +302,14 @@ def test_a_worker_that_dies_says_why_and_starts_again(tmp_path):
     contestant = worker("tf", "peers.worker_torch_func", tmp_path)
     with pytest.raises(ContestantFailed, match=r"NotImplementedError: torch.func has no exact kernels"):
         contestant.prepare(ROW)
-    contestant.prepare(ROWS[-1].quick())
+    contestant.prepare(MLP_ROW)
     assert contestant.close() == 0
 
 
 def test_a_worker_that_does_not_answer_in_time_is_ended(tmp_path):
     contestant = worker("tf", "peers.worker_torch_func", tmp_path, timeout=0.05)  # importing torch takes longer
     with pytest.raises(ContestantFailed, match=r"gave no answer within 0.05 s"):
-        contestant.prepare(ROWS[-1].quick())
+        contestant.prepare(MLP_ROW)
 
 
 def test_a_missing_environment_names_the_remedy(tmp_path):

@@ -47,13 +47,23 @@ def test_many_blocks_equal_one(name, outputs):
     model, x1, x2 = make().double(), draw(4), draw(3)
     whole = EmpiricalKernel(model, outputs=outputs)
     cut, limit = smallest_kernel(model, outputs, x1)
-    assert {p.block for p in cut.plan(x1).parameters} != {4}, limit
+    assert passes(model, lambda: cut.ntk(x1)) > passes(model, lambda: whole.ntk(x1)), limit
     square = cut.ntk(x1)
     assert_same(square, whole.ntk(x1), 1e-13)
     assert_same(cut.ntk(x1, x2), whole.ntk(x1, x2), 1e-13)
     assert_same(cut.diagonal(x1), whole.diagonal(x1), 1e-13)
     swapped = square.transpose(0, 1)
     assert torch.equal(square, swapped.transpose(2, 3) if outputs == "full" else swapped)
+
+
+def passes(model, compute):
+    """How often the model is run."""
+    compute()  # routes are found, and remembered
+    calls = []
+    handle = model.register_forward_hook(lambda *_: calls.append(1))
+    compute()
+    handle.remove()
+    return len(calls)
 
 
 def smallest_kernel(model, outputs, x):
@@ -94,7 +104,7 @@ def test_both_contractions_over_positions_agree(outputs, monkeypatch):
 
 
 def test_the_contraction_is_chosen_by_cost():
-    short = EmpiricalKernel(Sequence(), outputs="trace").plan(torch.randn(20, 2, 4))
+    short = EmpiricalKernel(Sequence(), outputs="trace").plan(torch.randn(20, 1, 4))
     long = EmpiricalKernel(Sequence(), outputs="trace").plan(torch.randn(20, 30, 4))
     assert {p.contraction for p in long.parameters if p.name.startswith("mix")} == {"gradient"}
     assert {p.contraction for p in short.parameters if p.name.startswith("embed")} == {"gram"}

@@ -48,7 +48,8 @@ X = torch.ones(3, 4)
         (X.half(), "x1 must be float32 or float64, got torch.float16"),
         (
             X.long(),
-            "x1 must be floating point, got torch.int64: only a model with an nn.Embedding, or a forward= of your own, takes integers",
+            "x1 must be floating point, got torch.int64: only a model with an nn.Embedding, or a forward= of your own, "
+            "takes integers",
         ),
         (np.array(["a"]), "x1 must be numeric, got dtype <U1"),
         ([[1.0]], "x1 must be a torch tensor or numpy array, or a tuple or dict of them, got list"),

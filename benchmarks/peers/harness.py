@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,18 +22,26 @@ class ContestantFailed(Exception):
     """A contestant is missing, died, gave a result of another form, or did not answer in time."""
 
 
+class Turn(NamedTuple):
+    """What one turn gave: seconds of the computation alone, its result, and the most memory that it added, if known."""
+
+    seconds: float
+    result: np.ndarray
+    added_bytes: int | None = None
+
+
 class Contestant(Protocol):
     """One library that computes rows.
 
-    `prepare(row)` builds what does not depend on the arrays; `run(inputs)` reads an npz file, computes the kernel, and
-    gives the seconds of the computation alone and its result. Both raise `ContestantFailed`.
+    `prepare(row)` builds what does not depend on the arrays; `run(inputs)` reads an npz file and computes the kernel;
+    with `memory` it also measures memory, which costs time. Both raise `ContestantFailed`.
     """
 
     name: str
 
     def prepare(self, row: Row) -> None: ...
 
-    def run(self, inputs: Path) -> tuple[float, np.ndarray]: ...
+    def run(self, inputs: Path, memory: bool = False) -> Turn: ...
 
 
 @dataclass
@@ -46,6 +54,7 @@ class Measurement:
         seconds: {name: the time of each timed turn, in order}.
         differences: {name: largest relative difference from the reference's result over all repetitions}.
         failures: {name: why it has no times}.
+        added_bytes: {name: the most memory that its last untimed turn added}, of rows that ask for it.
     """
 
     row: Row
@@ -53,6 +62,7 @@ class Measurement:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    added_bytes: dict[str, int] = field(default_factory=dict)
 
     def median(self, name: str) -> float | None:
         """Median seconds of a contestant, None where it failed."""
@@ -101,8 +111,9 @@ def measure(
     """Let all contestants compute the row in turns A B C, A B C, …, each round on arrays of its own seed.
 
     The row's first `warmups` rounds are not timed (compilation, first pages, threads); their results are compared all
-    the same. Where a row gives the peers fewer turns, they sit out the earliest warm-ups and the last timed rounds. A
-    contestant that fails leaves the row and is reported; the others go on.
+    the same. Memory is measured in them, for it would cost timed turns time. Where a row gives the peers fewer turns,
+    they sit out the earliest warm-ups and the last timed rounds. A contestant that fails leaves the row and is
+    reported; the others go on.
 
     Args:
         row: what to compute.
@@ -122,18 +133,20 @@ def measure(
             on_turn(contestant.name, repetition)
             time.sleep(pause)
             try:
-                seconds, result = contestant.run(inputs)
-                require_form(row, result)
+                turn = contestant.run(inputs, memory=row.measures_memory and repetition < row.warmups)
+                require_form(row, turn.result)
             except ContestantFailed as failure:
                 alive.remove(contestant)
                 _drop(contestant.name, str(failure), seen)
                 continue
             if contestant.name == seen.reference:
-                reference = result
+                reference = turn.result
             elif reference is not None:
-                _note_difference(contestant.name, relative_difference(result, reference), seen)
+                _note_difference(contestant.name, relative_difference(turn.result, reference), seen)
+            if turn.added_bytes is not None:
+                seen.added_bytes[contestant.name] = turn.added_bytes
             if repetition >= row.warmups:
-                seen.seconds.setdefault(contestant.name, []).append(seconds)
+                seen.seconds.setdefault(contestant.name, []).append(turn.seconds)
         if not alive:
             break
     return seen
@@ -176,6 +189,7 @@ def _prepared(contestant: Contestant, row: Row, seen: Measurement) -> bool:
 def _drop(name: str, why: str, seen: Measurement) -> None:
     seen.failures[name] = why
     seen.seconds.pop(name, None)
+    seen.added_bytes.pop(name, None)
 
 
 def _note_difference(name: str, difference: float, seen: Measurement) -> None:

@@ -8,6 +8,15 @@ which this machine multiplied matrices in the same run. With n samples, O output
     Gram of inputs   Σ_l n² w_{l−1}                        (half of 2 n² w, for it is symmetric)
     Gram of grads    Σ_{l<L} (n O)² w_l, "full", or n² O w_l, "trace"
 
+Whole models: the same for each layer of `peers.models`, with p positions a sample, a the fan-in, b channels behind it,
+and P = O² pairs of outputs, "full", or O, "trace": forward 2 n p a b; backward 2 n O p a b, of the layers between the
+first and the last; and the cheaper of two contractions,
+
+    position by position          n² p² (a + P b)          (the last layer's gradient is the identity: n² a)
+    as per-sample gradients       2 n O p a b + n² P a b
+
+Normalisations, biases, embeddings, attention's own products and GPT-2's head are not counted: less than what is needed.
+
 Reference: Novak, Sohl-Dickstein & Schoenholz 2022, section 3.2 (structured derivatives).
 
 Exact rows: the time on all cores over the covariance entries that there are: pairs of samples i ≤ j, times pixels or
@@ -24,8 +33,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from peers.models import Affine, affine_layers
 from peers.networks import entries_per_pair
-from peers.rows import EmpiricalRow, ExactRow, Row
+from peers.rows import EmpiricalRow, ExactRow, ModelRow, Row
 
 if TYPE_CHECKING:
     from peers.instructions import Loop
@@ -45,8 +55,10 @@ class Machine:
     gemm: float | None = None
 
 
-def required_flops(row: EmpiricalRow) -> int:
-    """Floating-point operations of the matrix products that an empirical row needs."""
+def required_flops(row: EmpiricalRow | ModelRow) -> int:
+    """Floating-point operations of the matrix products that an empirical kernel needs."""
+    if isinstance(row, ModelRow):
+        return sum(_layer_flops(layer, row) for layer in affine_layers(row))
     n, outputs, widths = row.n, row.n_outputs, row.widths
     layers = list(pairwise(widths))
     forward = sum(2 * n * a * b for a, b in layers)
@@ -56,12 +68,25 @@ def required_flops(row: EmpiricalRow) -> int:
     return forward + backward + inputs_gram + sum(pairs * b for _, b in layers[:-1])
 
 
+def _layer_flops(layer: Affine, row: ModelRow) -> int:
+    """Forward, backward and the cheaper contraction of one layer."""
+    n, outputs, positions = row.n, row.n_outputs, layer.positions
+    before, after = layer.fan_in, layer.channels[1]
+    forward = 2 * n * positions * before * after
+    if layer.last:
+        return forward + n**2 * before
+    pairs = outputs**2 if row.outputs == "full" else outputs
+    by_position = n**2 * positions**2 * (before + pairs * after)
+    by_gradient = outputs * forward + n**2 * pairs * before * after
+    return forward + (0 if layer.first else outputs * forward) + min(by_position, by_gradient)
+
+
 def limit_note(row: Row, seconds: float, machine: Machine) -> str:
     """One phrase: the share of the matrix-multiplication limit, or the time of an entry and hidden layer."""
     match row:
         case ExactRow():
             return f"{nanoseconds_per_entry(row, seconds, machine.threads):.3g} ns an entry·layer·core"
-        case EmpiricalRow() if machine.gemm is not None:
+        case EmpiricalRow() | ModelRow() if machine.gemm is not None:
             return f"{share_of_limit(row, seconds, machine.gemm):.0%} of GEMM limit"
     return "limit not measured"
 
@@ -76,7 +101,7 @@ def nanoseconds_per_entry(row: ExactRow, seconds: float, threads: int) -> float:
     return seconds * threads * 1e9 / entries(row)
 
 
-def share_of_limit(row: EmpiricalRow, seconds: float, gemm: float) -> float:
+def share_of_limit(row: EmpiricalRow | ModelRow, seconds: float, gemm: float) -> float:
     """Time of the required products at peak speed over the time taken, in [0, 1] but for noise of the peak."""
     return required_flops(row) / (gemm * 1e9) / seconds
 

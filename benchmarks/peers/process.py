@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from peers.harness import ContestantFailed
+from peers.harness import ContestantFailed, Turn
 from peers.rows import Row
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -56,11 +56,11 @@ class WorkerProcess:
             self._start()
         self.versions = self._ask({"do": "prepare", "row": row.to_json()})["versions"]
 
-    def run(self, inputs: Path) -> tuple[float, np.ndarray]:
-        """Seconds of the computation and its result."""
+    def run(self, inputs: Path, memory: bool = False) -> Turn:
+        """Seconds of the computation and its result; the most memory that it added where that is asked for."""
         result = self.folder / f"{self.name}.npy"
-        seconds = self._ask({"do": "run", "inputs": str(inputs), "result": str(result)})["seconds"]
-        return seconds, np.load(result, allow_pickle=False)
+        told = self._ask({"do": "run", "inputs": str(inputs), "result": str(result), "memory": memory})
+        return Turn(told["seconds"], np.load(result, allow_pickle=False), told["added peak bytes"])
 
     def peak(self) -> float:
         """Speed of a large float32 matrix product in this worker, GFLOP/s."""

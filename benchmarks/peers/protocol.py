@@ -1,7 +1,8 @@
 """A worker's side of the conversation: one JSON object a line on stdin, one answer a line on stdout.
 
     {"do": "prepare", "row": {…}}                  ->  {"versions": {…}}
-    {"do": "run", "inputs": NPZ, "result": NPY}    ->  {"seconds": 0.123}
+    {"do": "run", "inputs": NPZ, "result": NPY,
+     "memory": false}                              ->  {"seconds": 0.123, "added peak bytes": null}
     {"do": "peak"}                                 ->  {"gflops": 123.4}
 
 An exception ends the worker: the harness reads the last line of its stderr as the reason, and starts a new one for
@@ -15,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from peers.arrays import read_inputs
+from peers.memory import PeakMemory, stay_within_free_memory
 from peers.rows import Row, from_json
 
 
@@ -58,6 +61,7 @@ def serve(
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints to stdout must not get between the answers
+    stay_within_free_memory()
     task: Task | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -67,7 +71,7 @@ def serve(
                 answer = {"versions": versions(*distributions, "numpy")}
             case "run":
                 assert task is not None, "run was asked for before prepare"
-                answer = {"seconds": _run(task, Path(request["inputs"]), Path(request["result"]))}
+                answer = _run(task, Path(request["inputs"]), Path(request["result"]), request["memory"])
             case "peak":
                 assert peak is not None, "this worker measures no peak"
                 answer = {"gflops": peak()}
@@ -76,10 +80,12 @@ def serve(
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _run(task: Task, inputs: Path, result: Path) -> float:
+def _run(task: Task, inputs: Path, result: Path, memory: bool) -> dict[str, Any]:
+    """Time one turn; where memory is measured, freed pages are given back first, so the time is not to be used."""
     staged = task.stage(read_inputs(inputs))
-    start = time.perf_counter()
-    kernel = task.compute(staged)
-    seconds = time.perf_counter() - start
+    with PeakMemory() if memory else nullcontext() as peak:
+        start = time.perf_counter()
+        kernel = task.compute(staged)
+        seconds = time.perf_counter() - start
     np.save(result, task.to_numpy(kernel))
-    return seconds
+    return {"seconds": seconds, "added peak bytes": None if peak is None else peak.added}

@@ -12,17 +12,16 @@ from typing import Any
 from peers.environments import ROOT
 from peers.harness import Measurement
 from peers.limits import Machine, entries, limit_note, nanoseconds_per_entry, required_flops, share_of_limit
-from peers.rows import EmpiricalRow, ExactRow, Row
+from peers.rows import EmpiricalRow, ExactRow, ModelRow, Row
 
 LEGEND = (
     "Median seconds of warm turns on fresh arrays, and how many. Ratio: time over ntkit's, in brackets its range over",
     "single rounds. Asked: the ratio that ntkit set out to reach. Difference: largest |a − b| / max|b| from ntkit's",
     "result over all rounds. GEMM limit: the time of the matrix products that are needed, at peak speed, over the time",
     "taken. An entry·layer: one covariance of one hidden layer, between two samples (each pair once) at one pixel or,",
-    "with pooling, one pair of pixels; time is that of all cores.",
+    "with pooling, one pair of pixels; time is that of all cores. Peak memory: the most that a call holds beyond what",
+    "its process held before.",
 )
-
-HEADINGS = ("contestant", "median s (turns)", "ratio", "asked", "difference", "note")
 
 
 @dataclass
@@ -45,6 +44,12 @@ class Report:
     def limits(self) -> Machine:
         """What the times are held against."""
         return Machine(self.machine["threads"], self.peak)
+
+
+def headings(row: Row) -> tuple[str, ...]:
+    """Of a row's table."""
+    memory = ("peak memory",) if row.measures_memory else ()
+    return ("contestant", "median s (turns)", "ratio", "asked", "difference", *memory, "note")
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -74,6 +79,7 @@ def _contestant(m: Measurement, name: str, limits: Machine) -> dict[str, Any]:
         "meets target": m.meets_target(name),
         "relative difference": difference if difference is not None and isfinite(difference) else None,
         "agrees": name == m.reference or m.agrees(name),
+        **({"added peak bytes": m.added_bytes.get(name)} if m.row.measures_memory else {}),
         **_limit(m.row, median, limits),
     }
 
@@ -87,7 +93,7 @@ def _limit(row: Row, median: float, limits: Machine) -> dict[str, Any]:
                 "entries of hidden layers": entries(row),
                 "nanoseconds per entry, hidden layer and core": nanoseconds,
             }
-        case EmpiricalRow():
+        case EmpiricalRow() | ModelRow():
             share = None if limits.gemm is None else share_of_limit(row, median, limits.gemm)
             return {"required GFLOP": required_flops(row) / 1e9, "share of matrix-product limit": share}
     return {}
@@ -108,13 +114,26 @@ def to_markdown(report: Report) -> str:
 
 
 def _table(m: Measurement, limits: Machine) -> list[str]:
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
+    names = headings(m.row)
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     rows = ((name, *table_cells(m, name, limits)) for name in (*m.seconds, *m.failures))
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def table_cells(m: Measurement, name: str, limits: Machine) -> tuple[str, str, str, str, str]:
-    """Median and turns, ratio, what was asked, difference and note of one contestant, as text."""
+def table_cells(m: Measurement, name: str, limits: Machine) -> tuple[str, ...]:
+    """Median and turns, ratio, what was asked, difference, memory where it is measured, and note, as text."""
+    *cells, note = _cells(m, name, limits)
+    added = m.added_bytes.get(name)
+    memory = ("–" if added is None else human_bytes(added),) if m.row.measures_memory else ()
+    return (*cells, *memory, note)
+
+
+def human_bytes(count: int) -> str:
+    """In units of 10⁶ or, from there on, 10⁹ bytes."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _cells(m: Measurement, name: str, limits: Machine) -> tuple[str, str, str, str, str]:
     median = m.median(name)
     if median is None:
         return "–", "–", "–", "–", f"failed: {m.failures.get(name, 'no times')}".replace("|", "/")

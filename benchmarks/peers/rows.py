@@ -29,6 +29,7 @@ class Row:
     """
 
     kind: ClassVar[str]
+    measures_memory: ClassVar[bool] = False
     name: str
     title: str
     n: int
@@ -38,6 +39,11 @@ class Row:
     peer_warmups: int | None = None
     tolerance: float = 1e-3
     target: float | None = None
+
+    @property
+    def needs(self) -> str:
+        """What a contestant must be able to do: its row's kind, or one network of it."""
+        return self.kind
 
     @property
     def result_shape(self) -> tuple[int, ...]:
@@ -116,11 +122,54 @@ class EmpiricalRow(Row):
         return replace(self, n=min(self.n, 12), d=32, width=48, repetitions=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Row):
+    """The NTK of a finite network as people train it, one of `peers.models`; memory is measured too.
+
+    Args:
+        network: which one.
+        shape: of a sample, (channels, height, width) or (tokens,).
+        outputs: "trace" (n, n), the sum over outputs, or "full" (n, n, O, O).
+        n_outputs: outputs O.
+        width: channels of the first layer.
+        depth: GPT-2's blocks.
+        vocabulary: GPT-2's tokens.
+    """
+
+    kind = "model"
+    measures_memory = True
+    network: Literal["cnn", "resnet18", "gpt2"]
+    shape: tuple[int, ...]
+    outputs: Literal["trace", "full"]
+    n_outputs: int
+    width: int
+    depth: int = 12
+    vocabulary: int = 50257
+
+    @property
+    def needs(self) -> str:
+        return self.network
+
+    @property
+    def heading(self) -> str:
+        size = f"{self.shape[0]} tokens" if len(self.shape) == 1 else "×".join(map(str, self.shape))
+        return f'empirical NTK, "{self.outputs}", {self.title}, {size}, N = {self.n}'
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return (self.n, self.n) if self.outputs == "trace" else (self.n, self.n, self.n_outputs, self.n_outputs)
+
+    def quick(self) -> ModelRow:
+        if self.network == "gpt2":
+            return replace(self, n=4, shape=(8,), width=48, depth=2, vocabulary=50, repetitions=2)
+        return replace(self, n=4, shape=(3, 12, 12), width=8, repetitions=2)
+
+
 def from_json(told: dict[str, Any]) -> Row:
     """The row that `to_json` told."""
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
     fields.pop("heading")  # follows from the others
-    kinds = {kind.kind: kind for kind in (ExactRow, EmpiricalRow)}
+    kinds = {kind.kind: kind for kind in (ExactRow, EmpiricalRow, ModelRow)}
     return kinds[fields.pop("kind")](**fields)
 
 
@@ -203,4 +252,39 @@ ROWS: tuple[Row, ...] = (
     EmpiricalRow(name="mlp-full-30", title=MLP, n=30, outputs="full", n_outputs=10, target=1.5),
     EmpiricalRow(name="mlp-full-500", title=MLP, n=500, outputs="full", n_outputs=10, repetitions=3, target=2.0),
     EmpiricalRow(name="mlp-trace-2000", title=MLP, n=2000, repetitions=3, target=1.7),
+    ModelRow(
+        name="cnn-full-20",
+        title="CNN of PyTorch's NTK tutorial, 10 outputs",
+        network="cnn",
+        n=20,
+        shape=IMAGE,
+        outputs="full",
+        n_outputs=10,
+        width=32,
+        target=2.0,
+    ),
+    ModelRow(  # two warm-ups for all, here and below: memory is read in the second, behind what compiles
+        name="resnet18-trace-50",
+        title="ResNet-18 for CIFAR, 10 outputs",
+        network="resnet18",
+        n=50,
+        shape=IMAGE,
+        outputs="trace",
+        n_outputs=10,
+        width=64,
+        repetitions=3,
+        peer_repetitions=2,
+    ),
+    ModelRow(
+        name="gpt2-trace-32",
+        title="GPT-2 small, one output",
+        network="gpt2",
+        n=32,
+        shape=(128,),
+        outputs="trace",
+        n_outputs=1,
+        width=768,
+        repetitions=3,
+        peer_repetitions=2,
+    ),
 )

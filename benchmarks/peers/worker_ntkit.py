@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import ntkit
+from peers import torch_models
 from peers.protocol import Task, serve
-from peers.rows import EmpiricalRow, ExactRow, Row
+from peers.rows import EmpiricalRow, ExactRow, ModelRow, Row
 from peers.torch_mlp import mlp, stage
 from peers.torch_networks import network
 
@@ -35,6 +36,9 @@ class Exact:
 class Empirical:
     """`empirical_ntk(model, x, outputs=…)`."""
 
+    model: nn.Module
+    row: EmpiricalRow | ModelRow
+
     def __init__(self, row: EmpiricalRow):
         self.model, self.row = mlp(row), row
 
@@ -48,12 +52,24 @@ class Empirical:
         return result.numpy()
 
 
+class Model(Empirical):
+    """The same of a whole model."""
+
+    def __init__(self, row: ModelRow):
+        self.model, self.row = torch_models.model(row), row
+
+    def stage(self, arrays: dict[str, np.ndarray]) -> Tensor:
+        return torch_models.stage(self.model, arrays)
+
+
 def prepare(row: Row) -> Task:
     match row:
         case ExactRow():
             return Exact(row)
         case EmpiricalRow():
             return Empirical(row)
+        case ModelRow():
+            return Model(row)
     raise NotImplementedError(f"ntkit has no rows of the kind {row.kind!r}")
 
 

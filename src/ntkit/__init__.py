@@ -22,13 +22,20 @@ _HOMES = {
     "Spectrum": "ntkit.spectra",
     "alignment": "ntkit.spectra",
     "center": "ntkit.nn",
+    "empirical_nngp": "ntkit.empirical",
     "empirical_ntk": "ntkit.empirical",
+    "gradient_features": "ntkit.empirical",
     "kernel_distance": "ntkit.spectra",
+    "linearize": "ntkit.empirical",
     "ntk_parameterize": "ntkit.nn",
+    "per_sample_gradients": "ntkit.empirical",
     "spectrum": "ntkit.spectra",
     "study": "ntkit.experiments",
+    "taylor_expand": "ntkit.empirical",
 }
-_FOLDERS = ("data", "dynamics", "empirical", "errors", "experiments", "infinite", "nn", "spectra", "testing")
+_FOLDERS = (
+    "data", "dynamics", "empirical", "errors", "experiments", "infinite", "matrix_free", "nn", "spectra", "testing",
+)  # fmt: skip
 
 __all__ = ["__version__", *_FOLDERS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -39,12 +46,18 @@ if TYPE_CHECKING:  # the redundant aliases say that these are public
     from ntkit import errors as errors
     from ntkit import experiments as experiments
     from ntkit import infinite as infinite
+    from ntkit import matrix_free as matrix_free
     from ntkit import nn as nn
     from ntkit import spectra as spectra
     from ntkit import testing as testing
     from ntkit.empirical import EmpiricalKernel as EmpiricalKernel
     from ntkit.empirical import NTKOperator as NTKOperator
+    from ntkit.empirical import empirical_nngp as empirical_nngp
     from ntkit.empirical import empirical_ntk as empirical_ntk
+    from ntkit.empirical import gradient_features as gradient_features
+    from ntkit.empirical import linearize as linearize
+    from ntkit.empirical import per_sample_gradients as per_sample_gradients
+    from ntkit.empirical import taylor_expand as taylor_expand
     from ntkit.experiments import study as study
     from ntkit.infinite import InfiniteKernel as InfiniteKernel
     from ntkit.nn import center as center

@@ -44,6 +44,15 @@ def products_of_rows(
     return product.add_(shift) if shift else product
 
 
+def products_of_columns(x: Float[Tensor, "n t *p"], y: Float[Tensor, "n t q"], *, out: Float[Tensor, "n _ q"]) -> None:
+    """xᵀ y of every entry of a batch, written into `out`; axes p become one."""
+    if not _is_for_onednn(x[0].flatten(1).t(), y[0].t()):
+        out.copy_(x.flatten(2).mT @ y)
+        return
+    for one, two, place in zip(x, y, out, strict=True):
+        place.copy_(_linear(one.movedim(0, -1).flatten(0, -2), two.t(), None))
+
+
 @contextmanager
 def fast_products(like: Tensor) -> Iterator[None]:
     """Products of float32 matrices on CPUs, in torch's own layers and their derivatives, are oneDNN's.

@@ -40,7 +40,7 @@ class DataError(NtkitError, ValueError):
 
 
 class ToleranceNotReached(NtkitError, ArithmeticError):
-    """A quadrature or series cannot reach the accuracy asked for."""
+    """A quadrature, a series or an iteration cannot reach the accuracy asked for."""
 
 
 class ContractViolation(NtkitError, AssertionError):

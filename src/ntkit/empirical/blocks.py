@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ntkit.empirical.contraction import Features, Outputs, contract, mirrored
+from ntkit.empirical.contraction import Factored, Features, Outputs, Tied, contract, gathered, mirrored
 from ntkit.empirical.costs import Work
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.routes import Route
@@ -44,7 +44,7 @@ def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any,
     second = first if symmetric else _units(batch_size(x2), o, work)
     kept: tuple[_Unit, Features] | None = None  # the last columns' derivatives, for one block the only ones
     for i, u in enumerate(first):
-        rows = _features(route, x1, u)
+        rows = _features(route, x1, u, work.batch)
         for v in second[i:] if symmetric else second:
             if outputs != "full" and u.outs != v.outs:
                 continue
@@ -54,7 +54,7 @@ def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any,
                 columns = kept[1]
             else:
                 kept = None  # its memory is needed now
-                columns = _features(route, x1 if symmetric else x2, v)
+                columns = _features(route, x1 if symmetric else x2, v, work.batch)
                 kept = (v, columns)
             for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
                 _add_tiles(result[part], own_rows, own_columns, u, v, work.tile, outputs, symmetric)
@@ -64,12 +64,12 @@ def add_diagonal(result: Result, route: Route, work: Work, o: int, x: Any, outpu
     """Add a route's share of each part of every k(x_n, x_n) to `result`, (n, ...) each in the layout of `outputs`."""
     for samples in _ranges(batch_size(x), work.block):
         for outs in _ranges(o, work.chunk):
-            rows = [feature.apart() for feature in _features(route, x, _Unit(samples, outs))]
+            rows = [feature.apart() for feature in _features(route, x, _Unit(samples, outs), work.batch)]
             for others in _ranges(o, work.chunk) if outputs == "full" else [outs]:
                 columns = (
                     rows
                     if others == outs
-                    else [feature.apart() for feature in _features(route, x, _Unit(samples, others))]
+                    else [feature.apart() for feature in _features(route, x, _Unit(samples, others), work.batch)]
                 )
                 for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
                     found = contract(own_rows, own_columns, outputs).squeeze(1).squeeze(1)
@@ -112,8 +112,12 @@ def _add_tiles(
             result[(at[1], at[0], *_outs(v.outs, u.outs, outputs))] += mirrored(part, outputs)
 
 
-def _features(route: Route, x: Any, unit: _Unit) -> Features:
-    return route.features(take(x, _slice(unit.samples)), unit.outs)
+def _features(route: Route, x: Any, unit: _Unit, batch: int) -> Features:
+    """Derivatives of a unit, computed a batch at a time."""
+    ranges = _ranges(len(unit.samples), batch)
+    found = (route.features(take(x, _shifted(part, unit.samples)), unit.outs) for part in ranges)
+    every = next(found) if len(ranges) == 1 else gathered(found, [_slice(part) for part in ranges])
+    return [feature.felt() if isinstance(feature, Factored | Tied) else feature for feature in every]
 
 
 def _units(n: int, o: int, work: Work) -> list[_Unit]:

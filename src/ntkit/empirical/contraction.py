@@ -7,15 +7,15 @@ size. Every function takes leading batch axes, written *b; t and s are positions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ntkit._products import products_of_rows
+from ntkit._products import products_of_columns, products_of_rows
 
 Outputs: TypeAlias = Literal["full", "diagonal", "trace", "mean"]
 
@@ -57,11 +57,24 @@ class Factored:
         """Each sample as its own batch of one."""
         return Factored(self.a.unsqueeze(1), self.g.unsqueeze(1), self.constant)
 
+    def felt(self) -> Factored:
+        """Only positions whose outputs the network's depend on: before a last token that is read there are many."""
+        if self.g.shape[1] == 1 or bool(self.g[0, :, 0].any(-1).all()):
+            return self
+        felt = torch.count_nonzero(self.g, dim=[k for k in range(self.g.dim()) if k != 1]) > 0
+        if bool(felt.all()) or not bool(felt.any()):
+            return self
+        return Factored(self.a[:, felt], self.g[:, felt], self.constant)
+
     def multiplied(self) -> Jacobian:
         """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
-        n, t, o, q = self.g.shape
-        gradient = self.g.reshape(n, t, o * q).mT @ self.a  # (n, oq, d)
-        return Jacobian(gradient.reshape(n, o, q * self.a.shape[-1]))
+        n, o, q = self.g.shape[0], *self.g.shape[2:]
+        d, more = self.a.shape[-1], 1 if self.constant else 0
+        gradient = self.g.new_empty(n, o * q, d + more)
+        products_of_columns(self.g, self.a, out=gradient[..., :d])
+        if self.constant:
+            gradient[..., d] = self.constant * self.g.sum(1).reshape(n, o * q)
+        return Jacobian(gradient.reshape(n, o, q * (d + more)))
 
     def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
         """⟨a_t, a'_s⟩ of all positions."""
@@ -112,6 +125,10 @@ class Tied:
         """Each sample as its own batch of one."""
         return Tied(self.table.apart(), self.matrix.apart())
 
+    def felt(self) -> Tied:
+        """Only positions of the linear map whose outputs the network's depend on."""
+        return Tied(self.table, self.matrix.felt())
+
 
 Features: TypeAlias = Sequence[Jacobian | Factored | Tokens | Tied]
 
@@ -137,6 +154,39 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
         total = part if total is None else total.add_(part)
     assert total is not None
     return total
+
+
+def gathered(batches: Iterable[Features], places: Sequence[slice]) -> Features:
+    """The derivatives of batches of samples as those of all, at their places."""
+    every: list[Any] = []
+    for features, place in zip(batches, places, strict=True):
+        if not every:
+            every = [_room_for(feature, places[-1].stop) for feature in features]
+        for room, feature in zip(every, features, strict=True):
+            _put(room, feature, place)
+    return every
+
+
+def _room_for(feature: Any, n: int) -> Any:
+    """The same for n samples, to be filled."""
+    parts = {}
+    for field in fields(feature):
+        value = getattr(feature, field.name)
+        if isinstance(value, Tensor):
+            value = value.new_empty(n, *value.shape[1:])
+        elif is_dataclass(value):
+            value = _room_for(value, n)
+        parts[field.name] = value
+    return type(feature)(**parts)
+
+
+def _put(room: Any, feature: Any, place: slice) -> None:
+    for field in fields(room):
+        value = getattr(feature, field.name)
+        if isinstance(value, Tensor):
+            getattr(room, field.name)[place] = value
+        elif is_dataclass(value):
+            _put(getattr(room, field.name), value, place)
 
 
 def mirrored(block: Tensor, outputs: Outputs) -> Tensor:

@@ -45,11 +45,26 @@ class LayerSizes:
 
 @dataclass(frozen=True)
 class Work:
-    """`block` samples' derivatives of `chunk` outputs are held at once, `tile`² pairs of them multiplied."""
+    """`block` samples' derivatives of `chunk` outputs are held at once, `tile`² pairs of them multiplied.
+
+    They pass through the network `batch` at a time.
+    """
 
     block: int
     chunk: int
     tile: int
+    batch: int
+
+    def at_most(self, samples: int, outputs: Outputs) -> Work:
+        """The same for so many samples, and with tiles of which symmetry saves half."""
+        most = max(1, _TILE_NUMBERS // self.chunk) if outputs == "full" else _TILE_ROWS
+        block = min(self.block, samples)
+        return Work(block, self.chunk, min(self.tile, block, most), min(self.batch, block))
+
+
+def largest_tile(budget: int, pair_bytes: int) -> int:
+    """Samples of both sides whose products take a quarter of the budget."""
+    return math.isqrt(max(0, budget) // (4 * max(1, pair_bytes)))
 
 
 @dataclass(frozen=True)
@@ -162,10 +177,9 @@ def cut(
     chunk = o
     while True:
         block = 3 * budget // (4 * max(1, sample_bytes(chunk)))
-        tile = math.isqrt(max(0, budget) // (4 * max(1, pair_bytes(chunk))))
+        tile = largest_tile(budget, pair_bytes(chunk))
         if block >= 1 and tile >= 1:
-            most = max(1, _TILE_NUMBERS // chunk) if outputs == "full" else _TILE_ROWS
-            return Work(min(block, samples), chunk, min(tile, block, samples, most))
+            return Work(block, chunk, tile, block).at_most(samples, outputs)
         if chunk == 1:
             break
         chunk = (chunk + 1) // 2

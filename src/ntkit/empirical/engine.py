@@ -19,7 +19,8 @@ from ntkit.empirical.costs import Plan, result_numbers
 from ntkit.empirical.graph import Reassign, Stale
 from ntkit.empirical.inputs import batch_size, join, take
 from ntkit.empirical.network import Network
-from ntkit.empirical.schedule import Task, describe, schedule
+from ntkit.empirical.passes import Task
+from ntkit.empirical.schedule import describe, schedule
 
 _PROBE_SAMPLES = 4  # that routes are proved on
 
@@ -41,7 +42,7 @@ class Engine:
     def gram(self, x1: Any, x2: Any) -> dict[str, Float[Tensor, "n m *o"]]:
         """k(x1_n, x2_m) of each part of the kernel; x2 = None means x1 and gives exactly symmetric results."""
         n, m = batch_size(x1), batch_size(x1 if x2 is None else x2)
-        task = Task(self.outputs, largest_side=max(n, m), samples=n + m, pairs=n * m)
+        task = Task(self.outputs, n, None if x2 is None else m)
 
         def run(assignment: Assignment, strictly: bool) -> dict[str, Tensor]:
             budget = self._budget(assignment, (n, m))
@@ -55,7 +56,7 @@ class Engine:
     def diagonal(self, x: Any) -> dict[str, Float[Tensor, "n *o"]]:
         """k(x_n, x_n) of each part of the kernel."""
         n = batch_size(x)
-        task = Task(self.outputs, largest_side=n, samples=n, pairs=n, diagonal=True)
+        task = Task(self.outputs, n, diagonal=True)
 
         def run(assignment: Assignment, strictly: bool) -> dict[str, Tensor]:
             budget = self._budget(assignment, (n,))
@@ -70,7 +71,7 @@ class Engine:
         """How `gram(x, None)` will be computed."""
         n = batch_size(x)
         assignment = assign(self.network, _probe(x, None), frozenset())
-        task = Task(self.outputs, largest_side=n, samples=2 * n, pairs=n * n)
+        task = Task(self.outputs, n)
         jobs = schedule(self.network, assignment, task, self._budget(assignment, (n, n)))
         return describe(self.network, assignment, jobs, task)
 

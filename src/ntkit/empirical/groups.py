@@ -150,16 +150,16 @@ def derivatives_of(
         return Tokens(_side_by_side(tokens, 1), g)
     lefts = [[_summable(_left(group, k, use, n)) for use in site] for k, site in enumerate(sites)]
     numbers: list[float] = []
-    if kind == "gram" and len(sites) == 1:  # columns of one number each need not be written out
+    if len(sites) == 1 and lefts[0][0].dim() == 3:  # columns of one number each need not be written out
         numbers = [float(left.flatten()[0]) for left in lefts[0] if _is_one_number(left)]
         columns = [left for left in lefts[0] if not _is_one_number(left)]
         lefts, numbers = ([columns], numbers) if columns else (lefts, [])
     a = _side_by_side([_side_by_side(of_site, -1) for of_site in lefts], 1)
-    a, g = _felt(a, g)
     if a.dim() == 4:  # groups of channels
         gradient = torch.einsum("ntogq,ntgd->nogqd", g, a)
         return Jacobian(gradient.reshape(n, o, -1))
-    return Factored(a, g, math.hypot(*numbers)) if kind == "gram" else Factored(a, g).multiplied()
+    factors = Factored(a, g, math.hypot(*numbers))
+    return factors if kind == "gram" else factors.felt().multiplied()
 
 
 @torch.no_grad()
@@ -168,7 +168,8 @@ def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
     first = sites[0]
     rule = rule_in_use(first[0])
     shapes = [
-        rule_in_use(site[0]).right(site[0].node, no_gradient(site[0].node, 1), site[0].shape).shape for site in sites
+        rule_in_use(site[0]).flat_right(site[0].node, no_gradient(site[0].node, 1), site[0].shape).shape
+        for site in sites
     ]
     if _are_tied([site[0] for site in sites]):
         d, vocabulary = min(shape[2] for shape in shapes), max(shape[2] for shape in shapes)
@@ -180,7 +181,7 @@ def sizes_of(group: Group, sites: Sequence[Site], n: int) -> LayerSizes:
     t = sum(shape[1] for shape in shapes) // n
     if isinstance(rule, Table):
         return LayerSizes(t, {first[0].parameter: 1}, q, "gram")
-    columns = {use.parameter: rule_in_use(use).left(use.node).shape[-1] for use in first}
+    columns = {use.parameter: rule_in_use(use).flat_left(use.node).shape[-1] for use in first}
     return LayerSizes(t, columns, q, "gradient" if len(shapes[0]) == 4 else None)
 
 
@@ -219,21 +220,26 @@ def by_sample(rows: Shaped[Tensor, "r *_"], n: int, samples_first: bool) -> Shap
     return rows.unflatten(0, (n, -1)) if samples_first else rows.unflatten(0, (-1, n)).transpose(0, 1)
 
 
-def _rows(rows: Shaped[Tensor, "r *_"], n: int, group: Group, k: int) -> Shaped[Tensor, "n t *_"]:
-    found = by_sample(rows, n, order_at(group.order, k))
+def _rows(rows: Shaped[Tensor, "r *_"], n: int, group: Group, k: int, leading: int = 1) -> Shaped[Tensor, "n t *_"]:
+    samples_first = order_at(group.order, k)
+    if leading == 2 and samples_first and len(rows) == n:
+        return rows
+    found = by_sample(rows.flatten(0, leading - 1), n, samples_first)
     if found is None:
         raise Reassign(group.names)
     return found
 
 
 def _left(group: Group, k: int, use: Use, n: int) -> Float[Tensor, "n t *groups d"]:
-    left = _rows(rule_in_use(use).left(use.node).detach(), n, group, k)
+    rule = rule_in_use(use)
+    left = _rows(rule.left(use.node).detach(), n, group, k, rule.leading)
     return left if use.scale == 1 else use.scale * left
 
 
 def _right(group: Group, k: int, site: Site, g: Float[Tensor, "o *out"], n: int) -> Float[Tensor, "n t o *_"]:
     rule = rule_in_use(site[0])
-    rows = _rows(rule.right(site[0].node, g, site[0].shape).detach().transpose(0, 1), n, group, k)
+    rows = rule.right(site[0].node, g, site[0].shape).detach().movedim(0, rule.leading)
+    rows = _rows(rows, n, group, k, rule.leading)
     scale = 1.0 if isinstance(rule, Matrix) else site[0].scale  # of matrices it is the rows a that carry it
     return rows if scale == 1 else scale * rows
 
@@ -245,21 +251,10 @@ def _tied(group: Group, sites: Sequence[Site], rights: Sequence[Tensor], n: int)
             tokens.append(_rows(rule_in_use(use).tokens(use.node), n, group, k))
             of_tokens.append(right)
         else:
-            a, g = _felt(_summable(_left(group, k, use, n)), right)
-            inputs.append(a)
-            of_outputs.append(g)
+            inputs.append(_summable(_left(group, k, use, n)))
+            of_outputs.append(right)
     table = Tokens(_side_by_side(tokens, 1), _side_by_side(of_tokens, 1))
     return Tied(table, Factored(_side_by_side(inputs, 1), _side_by_side(of_outputs, 1)))
-
-
-def _felt(a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Only positions whose outputs the network's depend on: behind a last token or a first there is one of many."""
-    if g.shape[1] == 1:
-        return a, g
-    felt = torch.count_nonzero(g, dim=[k for k in range(g.dim()) if k != 1]) > 0
-    if bool(felt.all()) or not bool(felt.any()):
-        return a, g
-    return a[:, felt], g[:, felt]
 
 
 def _summable(rows: Tensor) -> Tensor:

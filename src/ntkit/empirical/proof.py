@@ -96,7 +96,7 @@ def _order_of(evidence: Evidence, use: Use) -> bool | None:
     for s, gradients in enumerate(evidence.at_nodes):
         if use.node not in gradients:
             continue
-        rows = rule_in_use(use).right(use.node, gradients[use.node][None], use.shape)[0]
+        rows = rule_in_use(use).flat_right(use.node, gradients[use.node][None], use.shape)[0]
         for samples_first in list(possible):
             apart = by_sample(rows, n, samples_first)
             if apart is None or any(bool(apart[k].any()) for k in range(n) if k != s):
@@ -107,10 +107,10 @@ def _order_of(evidence: Evidence, use: Use) -> bool | None:
 def _share(use: Use, gradient: Tensor) -> tuple[Tensor, float]:
     """A use's part of the parameter's gradient, and how large the factors are that it is made of."""
     rule = rule_in_use(use)
-    right = rule.right(use.node, gradient[None], use.shape)[0]
+    right = rule.flat_right(use.node, gradient[None], use.shape)[0]
     left = None
     if isinstance(rule, Matrix):
-        left = rule.left(use.node)
+        left = rule.flat_left(use.node)
     elif isinstance(rule, Table):
         left = rule.tokens(use.node)
     size = float(right.norm()) * (float(left.norm()) if isinstance(rule, Matrix) and left is not None else 1.0)

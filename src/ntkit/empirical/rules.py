@@ -34,10 +34,15 @@ class Rule(ABC):
     """
 
     slot: int
+    leading: ClassVar[int] = 1  # axes that rows come in: 2 where an operation's batch stands apart from its positions
 
     @abstractmethod
     def right(self, node: Any, g: Float[Tensor, "o *out"], shape: tuple[int, ...]) -> Float[Tensor, "o r *_"]:
         """Rows from the gradients of the operation's output; `shape` is the argument's."""
+
+    def flat_right(self, node: Any, g: Float[Tensor, "o *out"], shape: tuple[int, ...]) -> Float[Tensor, "o r *_"]:
+        """The same in one axis."""
+        return self.right(node, g, shape).flatten(1, self.leading)
 
     @abstractmethod
     def assembled(self, left: Tensor | None, right: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -52,6 +57,10 @@ class Matrix(Rule):
     @abstractmethod
     def left(self, node: Any) -> Float[Tensor, "r *groups d"]:
         """Rows a from the operation's input, scales included."""
+
+    def flat_left(self, node: Any) -> Float[Tensor, "r *groups d"]:
+        """The same in one axis."""
+        return self.left(node).flatten(0, self.leading - 1)
 
 
 class Table(Rule):
@@ -178,23 +187,22 @@ def _windows(x: Tensor, kernel: tuple[int, ...], node: Any, axes: int) -> Float[
     return x.permute(0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))
 
 
-def _grouped(x: Tensor, groups: int, rows: int) -> Float[Tensor, "r *groups d"]:
-    """Channels (and taps) of each group side by side: (r, d), or (r, groups, d) where there are several."""
-    return x.reshape(rows, -1) if groups == 1 else x.reshape(rows, groups, -1)
-
-
 class _Convolution(Matrix):
-    """What the arguments of a convolution share."""
+    """What the arguments of a convolution share.
+
+    Rows stay as they lie in memory, positions innermost, which is how their products want them.
+    """
+
+    leading: ClassVar[int] = 2
 
     def assembled(self, left: Tensor | None, right: Tensor, shape: tuple[int, ...]) -> Tensor:
         assert left is not None
         return torch.einsum("r...d,r...q->...qd", left, right).reshape(shape)
 
     @staticmethod
-    def rows_of(g: Tensor, groups: int) -> Float[Tensor, "o r *groups q"]:
+    def rows_of(g: Tensor, groups: int) -> Float[Tensor, "o n t *groups q"]:
         """Channels last, positions among the rows."""
-        o, n, c = g.shape[:3]
-        rows = g.flatten(3).transpose(2, 3).reshape(o, n * math.prod(g.shape[3:]), c)
+        rows = g.flatten(3).transpose(2, 3)
         return rows if groups == 1 else rows.unflatten(-1, (groups, -1))
 
 
@@ -203,9 +211,14 @@ class _Weight(_Convolution):
     """y = W ∗ x: a window of the input a row."""
 
     def left(self, node: Any) -> Tensor:
-        weight, x = node._saved_weight, node._saved_input
-        windows = _windows(x, tuple(weight.shape[2:]), node, x.dim() - 2)
-        return _grouped(windows, node._saved_groups, math.prod(windows.shape[: x.dim() - 1]))
+        weight, x, groups = node._saved_weight, node._saved_input, node._saved_groups
+        if x.dim() == 4:
+            sizes = (node._saved_dilation, node._saved_padding, node._saved_stride)
+            rows = F.unfold(x, tuple(weight.shape[2:]), *(tuple(size) for size in sizes)).transpose(1, 2)
+        else:
+            windows = _windows(x, tuple(weight.shape[2:]), node, x.dim() - 2)
+            rows = windows.reshape(len(x), math.prod(windows.shape[1 : x.dim() - 1]), -1)
+        return rows if groups == 1 else rows.unflatten(-1, (groups, -1))
 
     def right(self, node: Any, g: Tensor, shape: tuple[int, ...]) -> Tensor:
         return self.rows_of(g, node._saved_groups)
@@ -217,8 +230,8 @@ class _Shift(_Weight):
 
     def left(self, node: Any) -> Tensor:
         groups, shape = node._saved_groups, node._input_metadata[0].shape
-        rows = shape[0] * math.prod(shape[2:])
-        return _column(node, (rows,) if groups == 1 else (rows, groups), 1.0)
+        rows = (shape[0], math.prod(shape[2:]))
+        return _column(node, rows if groups == 1 else (*rows, groups), 1.0)
 
 
 class _TransposedWeight(_Convolution):
@@ -234,8 +247,8 @@ class _TransposedWeight(_Convolution):
         n = node._saved_input.shape[0]
         size = node._saved_input.shape[2:]
         windows = windows[(slice(None), *(slice(0, k) for k in size))]  # output_padding makes room for more
-        rows = _grouped(windows, node._saved_groups, o * n * math.prod(size))
-        return rows.unflatten(0, (o, -1))
+        rows = windows.reshape(o, n, math.prod(size), -1)
+        return rows if node._saved_groups == 1 else rows.unflatten(-1, (node._saved_groups, -1))
 
     def assembled(self, left: Tensor | None, right: Tensor, shape: tuple[int, ...]) -> Tensor:
         assert left is not None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ntkit.empirical.assign import Assignment
-from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import (
     Contraction,
     LayerSizes,
@@ -18,23 +16,12 @@ from ntkit.empirical.costs import (
     cut,
     layer_numbers,
     output_pairs,
-    pair_numbers,
     result_numbers,
 )
 from ntkit.empirical.groups import Group
 from ntkit.empirical.network import Network
+from ntkit.empirical.passes import Passes, Sizes, Task, plan_passes
 from ntkit.empirical.routes import GenericRoute, LayerRoute
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be computed: derivatives of `samples`, products of `pairs` of them."""
-
-    outputs: Outputs
-    largest_side: int
-    samples: int
-    pairs: int
-    diagonal: bool = False  # only k(x_n, x_n): a block's pairs are multiplied all at once
 
 
 @dataclass(frozen=True)
@@ -60,41 +47,32 @@ def schedule(network: Network, assignment: Assignment, task: Task, budget: int, 
     """
     jobs = []
     if assignment.orders or assignment.unused:
-        contractions: dict[Group, Contraction] = {
-            group: cheaper_contraction(size, assignment.n_outputs, task.outputs, task.samples, task.pairs)
-            for group, size in assignment.sizes.items()
-        }
-        layer_route = LayerRoute(
-            network, assignment.orders, contractions, assignment.unused, assignment.batched,
-            assignment.way, strictly,
-        )  # fmt: skip
-        jobs.append(Job(layer_route, _cut_layers(network, assignment, contractions, task, budget)))
+        jobs += _layer_jobs(network, assignment, task, budget, strictly)
     if assignment.generic:
         generic_route = GenericRoute(network, assignment.generic, assignment.n_outputs, assignment.vmapped)
         jobs.append(Job(generic_route, _cut_generic(network, assignment, task, budget)))
     return jobs
 
 
-def _cut_layers(
-    network: Network, assignment: Assignment, contractions: Mapping[Group, Contraction], task: Task, budget: int
-) -> Work:
+def _layer_jobs(network: Network, assignment: Assignment, task: Task, budget: int, strictly: bool) -> list[Job]:
+    o = assignment.n_outputs
+    layers: dict[Group, tuple[Contraction, LayerSizes]] = {
+        group: (cheaper_contraction(size, o, task.outputs, task.samples, task.pairs), size)
+        for group, size in assignment.sizes.items()
+    }
     itemsize = network.result_dtype.itemsize
-    kinds: list[tuple[Contraction, LayerSizes]] = [
-        (contractions[group], size) for group, size in assignment.sizes.items()
-    ]
-
-    def sample_bytes(chunk: int) -> int:
-        held = sum(layer_numbers(kind, size, chunk) for kind, size in kinds)
-        # while one side's derivatives are formed, all its factors exist, and a copy of those in work
-        factors = [layer_numbers("gram", size, chunk) for _, size in kinds]
-        passes = chunk if assignment.batched else 1
-        numbers = 2 * held + sum(factors) + max(factors, default=0)
-        return itemsize * numbers + (1 + passes) * assignment.saved_bytes
-
-    def pair_bytes(chunk: int) -> int:
-        return itemsize * max((pair_numbers(kind, size, chunk, task.outputs) for kind, size in kinds), default=1)
-
-    return _cut(assignment, task, sample_bytes, pair_bytes, budget)
+    sizes = Sizes(layers, o, assignment.saved_bytes, assignment.batched, itemsize, budget)
+    jobs = []
+    for k, passes in enumerate(plan_passes(sizes, task) or [Passes([], Work(task.side, o, 1, task.side), 0)]):
+        names = {name for group in passes.groups for name in group.names}
+        orders = {name: order for name, order in assignment.orders.items() if name in names}
+        contractions: dict[Group, Contraction] = {group: layers[group][0] for group in passes.groups}
+        unused = assignment.unused if k == 0 else []  # that they still are is watched once
+        route = LayerRoute(
+            network, orders, contractions, unused, assignment.batched, assignment.way, strictly
+        )  # fmt: skip
+        jobs.append(Job(route, passes.work))
+    return jobs
 
 
 def _cut_generic(network: Network, assignment: Assignment, task: Task, budget: int) -> Work:
@@ -108,23 +86,13 @@ def _cut_generic(network: Network, assignment: Assignment, task: Task, budget: i
     def pair_bytes(chunk: int) -> int:
         return itemsize * 3 * result_numbers(chunk, task.outputs)
 
-    return _cut(assignment, task, sample_bytes, pair_bytes, budget)
-
-
-def _cut(
-    assignment: Assignment,
-    task: Task,
-    sample_bytes: Callable[[int], int],
-    pair_bytes: Callable[[int], int],
-    budget: int,
-) -> Work:
     per_sample = (lambda chunk: sample_bytes(chunk) + pair_bytes(chunk)) if task.diagonal else sample_bytes
-    return cut(task.largest_side, assignment.n_outputs, per_sample, pair_bytes, budget, task.outputs)
+    return cut(task.side, assignment.n_outputs, per_sample, pair_bytes, budget, task.outputs)
 
 
 def describe(network: Network, assignment: Assignment, jobs: list[Job], task: Task) -> Plan:
     """The plan of a task with equal sides."""
-    o, n, outputs = assignment.n_outputs, task.largest_side, task.outputs
+    o, n, outputs = assignment.n_outputs, task.side, task.outputs
     plans: dict[str, ParameterPlan] = {}
     for job in jobs:
         if isinstance(job.route, LayerRoute):

@@ -1,0 +1,210 @@
+"""Which parameters share a pass through the network, and of how many samples and outputs at once.
+
+All derivatives of a side are held at best, so that no sample passes twice. Where they do not fit, some parameters after
+the others, each with passes of its own, cost less than blocks of samples, whose columns are computed again for every
+block of rows; and few outputs at a time leave room for more. The plan with the fewest passes is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ntkit._memory import human_bytes
+from ntkit.empirical.contraction import Outputs
+from ntkit.empirical.costs import (
+    Contraction,
+    LayerSizes,
+    Work,
+    largest_tile,
+    layer_numbers,
+    pair_numbers,
+)
+from ntkit.empirical.groups import Group
+from ntkit.errors import MemoryLimitExceeded
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed.
+
+    Args:
+        outputs: which pairs of outputs.
+        rows: samples of the kernel's rows.
+        columns: samples of its columns; None where they are the rows'.
+        diagonal: whether only k(x_n, x_n) are wanted: a block's pairs are multiplied all at once.
+    """
+
+    outputs: Outputs
+    rows: int
+    columns: int | None = None
+    diagonal: bool = False
+
+    @property
+    def side(self) -> int:
+        """Samples of the larger side."""
+        return max(self.rows, self.columns or 0)
+
+    @property
+    def samples(self) -> int:
+        """Samples whose derivatives are needed."""
+        return self.rows + (self.columns or 0)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of samples whose derivatives are multiplied."""
+        return self.rows if self.diagonal else self.rows * (self.columns or self.rows)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What every plan is reckoned with.
+
+    Args:
+        layers: contraction and sizes of every group of parameters.
+        n_outputs: outputs of the network.
+        saved_bytes: what autograd keeps of one sample's forward pass.
+        batched: whether the backward passes of all outputs run at once.
+        itemsize: bytes of a number.
+        budget: bytes that may be used.
+    """
+
+    layers: Mapping[Group, tuple[Contraction, LayerSizes]]
+    n_outputs: int
+    saved_bytes: int
+    batched: bool
+    itemsize: int
+    budget: int
+
+    def held(self, groups: Sequence[Group], chunk: int) -> int:
+        """Bytes of one sample's derivatives of `chunk` outputs."""
+        return self.itemsize * sum(layer_numbers(*self.layers[group], chunk) for group in groups)
+
+    def passing(self, groups: Sequence[Group], chunk: int) -> int:
+        """Bytes of one sample while it passes: all gradients of outputs, and the factors of one group in work."""
+        sizes = [self.layers[group][1] for group in groups]
+        gradients = sum(size.t * chunk * size.q for size in sizes)
+        work = max((2 * layer_numbers("gram", size, chunk) for size in sizes), default=0)
+        return self.itemsize * (gradients + work) + (1 + (chunk if self.batched else 1)) * self.saved_bytes
+
+    def multiplying(self, groups: Sequence[Group], chunk: int, outputs: Outputs) -> int:
+        """Bytes to multiply one pair of samples."""
+        layers = [self.layers[group] for group in groups]
+        return self.itemsize * max((pair_numbers(*layer, chunk, outputs) for layer in layers), default=1)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Parameters that pass together, how their work is cut, and what that costs."""
+
+    groups: Sequence[Group]
+    work: Work
+    cost: float  # samples that pass, once forwards and once for each output backwards
+
+
+def plan_passes(sizes: Sizes, task: Task) -> list[Passes]:
+    """The cheapest plan.
+
+    Raises:
+        MemoryLimitExceeded: one output of one sample does not fit.
+    """
+    units = _units(list(sizes.layers))
+    by_kind = [[unit for unit in units if (sizes.layers[unit[0]][0] == "gram") == gram] for gram in (False, True)]
+    plans = [found for parts in ([units], by_kind) if (found := _best_of(parts, sizes, task)) is not None]
+    if not plans:
+        groups = list(sizes.layers)
+        least = sizes.held(groups, 1) * 2 + sizes.passing(groups, 1)
+        needed = max(4 * least // 3, 4 * sizes.multiplying(groups, 1, task.outputs))
+        raise MemoryLimitExceeded(
+            f"the derivatives of one output at one sample need {human_bytes(needed)} of working memory, but "
+            f"{human_bytes(max(0, sizes.budget))} are left beside the result; raise memory_limit, or select fewer "
+            "parameters with parameters=[...]"
+        )
+    return min(plans, key=lambda plan: sum(passes.cost for passes in plan))
+
+
+def _units(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups that hold parts of one parameter stay together."""
+    units: list[list[Group]] = []
+    for group in groups:
+        mine = [unit for unit in units if any(set(group.names) & set(other.names) for other in unit)]
+        merged = [other for unit in mine for other in unit]
+        units = [unit for unit in units if unit not in mine] + [[*merged, group]]
+    return units
+
+
+def _best_of(parts: Sequence[Sequence[list[Group]]], sizes: Sizes, task: Task) -> list[Passes] | None:
+    plan = []
+    for units in parts:
+        found = [packed for chunk in _chunks(sizes.n_outputs) if (packed := _packed(units, chunk, sizes, task))]
+        if units and not found:
+            return None
+        plan += min(found, key=lambda packed: sum(passes.cost for passes in packed), default=[])
+    return plan
+
+
+def _chunks(o: int) -> Iterator[int]:
+    while o > 1:
+        yield o
+        o = (o + 1) // 2
+    yield 1
+
+
+def _packed(units: Sequence[list[Group]], chunk: int, sizes: Sizes, task: Task) -> list[Passes] | None:
+    """All in blocks, or as many at a time as fit whole, whichever costs less."""
+    everything = [group for unit in units for group in unit]
+    together = _passes(everything, chunk, sizes, task)
+    if together is not None and together.work.block >= task.side:
+        return [together]
+    apart: list[Passes] = []
+    for unit in units:
+        joined = _passes([*apart[-1].groups, *unit], chunk, sizes, task) if apart else None
+        if joined is not None and joined.work.block >= task.side:
+            apart[-1] = joined
+            continue
+        alone = _passes(unit, chunk, sizes, task)
+        if alone is None:
+            return None if together is None else [together]
+        apart.append(alone)
+    return [together] if together is not None and together.cost <= sum(p.cost for p in apart) else apart
+
+
+def _passes(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Passes | None:
+    """These parameters in blocks as large as fit; None where not one sample does.
+
+    A quarter of the budget is for products of pairs, half of what is left at most for samples that pass.
+    """
+    multiplying = sizes.multiplying(groups, chunk, task.outputs)
+    usable, tile = 3 * sizes.budget // 4, largest_tile(sizes.budget, multiplying)
+    held, passing = sizes.held(groups, chunk), sizes.passing(groups, chunk)
+    if task.diagonal:
+        usable, held = sizes.budget, held + multiplying
+    batch = min(task.side, max(1, usable // 2 // max(1, passing)))
+    room = usable - batch * passing
+    whole = task.samples if task.columns is not None and not task.diagonal else task.side
+    in_parts = room // max(1, held if task.diagonal else 2 * held)
+    block = task.side if held * whole <= room else in_parts
+    if block < 1 or tile < 1:
+        return None
+    work = Work(block, chunk, tile, min(batch, block)).at_most(task.side, task.outputs)
+    return Passes(groups, work, _cost(work, sizes.n_outputs, task))
+
+
+def _cost(work: Work, o: int, task: Task) -> float:
+    """How many samples pass, each forwards and for every output of the chunk backwards."""
+    chunks = -(-o // work.chunk)
+    full = task.outputs == "full"
+
+    def blocks(n: int) -> int:
+        return -(-n // work.block) * (chunks if full else 1)
+
+    rows = blocks(task.rows)
+    if task.diagonal:
+        units = rows * (chunks if full else 1)
+    elif task.columns is None:
+        units = rows * (rows + 1) / 2
+    else:
+        columns = blocks(task.columns)
+        units = rows + columns * (rows if columns > 1 else 1)
+    each = min(work.block, task.side) * (1 + work.chunk)
+    return float(units * each * (1 if full else chunks))
