@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ntkit._products import fast_products
 from ntkit.empirical.costs import LayerSizes
 from ntkit.empirical.graph import find_uses, is_plain, structure
 from ntkit.empirical.groups import Group, Order, grouped, has_rules, sizes_of
@@ -80,8 +81,9 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
             "what it holds; call it with use_reentrant=False"
         )
     ruled = {name: own for name, own in uses.items() if name not in excluded and has_rules(own)}
-    evidence = gather(network, out, ruled)
-    orders = proved(evidence, ruled, network.tolerance)
+    with fast_products(out):
+        evidence = gather(network, out, ruled)
+        orders = proved(evidence, ruled, network.tolerance)
     sizes = {group: sizes_of(group, sites, len(out)) for group, sites in grouped(uses, orders, network.part_of).items()}
     generic = [name for name in network.selected if name not in orders and name not in unused]
     vmapped = bool(generic) and _vmap_reproduces(network, generic, probe, evidence)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise, product
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ntkit.empirical.contraction import Factored, Features, Outputs, Tied, contract, gathered, mirrored
+from ntkit.empirical.contraction import Factored, Features, Later, Outputs, Tied, contract, gathered, mirrored
 from ntkit.empirical.costs import Work
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.routes import Route
@@ -56,7 +56,7 @@ def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any,
                 kept = None  # its memory is needed now
                 columns = _features(route, x1 if symmetric else x2, v, work.batch)
                 kept = (v, columns)
-            for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
+            for part, own_rows, own_columns in _in_turn(route, rows, columns):
                 _add_tiles(result[part], own_rows, own_columns, u, v, work.tile, outputs, symmetric)
 
 
@@ -76,6 +76,17 @@ def add_diagonal(result: Result, route: Route, work: Work, o: int, x: Any, outpu
                     if outputs == "full" and others == outs:
                         found = (found + found.mT) / 2
                     result[part][(_slice(samples), *_outs(outs, others, outputs))] += found
+
+
+def _in_turn(route: Route, rows: Features, columns: Features) -> Iterator[tuple[str, Features, Features]]:
+    """Derivatives of both sides with the part of the kernel that they belong to; what is to be made, in turn."""
+    if not any(isinstance(feature, Later) for feature in rows):
+        for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
+            yield part, own_rows, own_columns
+        return
+    for part, one, two in zip(route.shares, rows, columns, strict=True):
+        made = _felt([one.make()])
+        yield part, made, made if two is one else _felt([two.make()])
 
 
 def _by_part(route: Route, rows: Features, columns: Features) -> dict[str, tuple[Features, Features]]:
@@ -103,7 +114,9 @@ def _add_tiles(
     for r, c in product(_ranges(len(u.samples), tile), _ranges(len(v.samples), tile)):
         if u is v and symmetric and c.start < r.start:
             continue
-        part = contract([f.rows(_slice(r)) for f in rows], [f.rows(_slice(c)) for f in columns], outputs)
+        own = [f.rows(_slice(r)) for f in rows]
+        others = own if rows is columns and r == c else [f.rows(_slice(c)) for f in columns]
+        part = contract(own, others, outputs)
         if u is v and symmetric and r == c:
             part = (part + mirrored(part, outputs)) / 2  # equal but for rounding, now equal
         at = (_shifted(r, u.samples), _shifted(c, v.samples))
@@ -117,7 +130,12 @@ def _features(route: Route, x: Any, unit: _Unit, batch: int) -> Features:
     ranges = _ranges(len(unit.samples), batch)
     found = (route.features(take(x, _shifted(part, unit.samples)), unit.outs) for part in ranges)
     every = next(found) if len(ranges) == 1 else gathered(found, [_slice(part) for part in ranges])
-    return [feature.felt() if isinstance(feature, Factored | Tied) else feature for feature in every]
+    return _felt(every)
+
+
+def _felt(features: Features) -> Features:
+    """Without positions that no output depends on."""
+    return [feature.felt() if isinstance(feature, Factored | Tied) else feature for feature in features]
 
 
 def _units(n: int, o: int, work: Work) -> list[_Unit]:

@@ -7,8 +7,8 @@ size. Every function takes leading batch axes, written *b; t and s are positions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from ntkit._products import products_of_columns, products_of_rows
 
 Outputs: TypeAlias = Literal["full", "diagonal", "trace", "mean"]
+
+SLAB_NUMBERS = 1 << 23  # of per-sample gradients that exist at once where they are multiplied as they are made
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,35 @@ class Factored:
         felt = torch.count_nonzero(self.g, dim=[k for k in range(self.g.dim()) if k != 1]) > 0
         if bool(felt.all()) or not bool(felt.any()):
             return self
-        return Factored(self.a[:, felt], self.g[:, felt], self.constant)
+        return replace(self, a=self.a[:, felt], g=self.g[:, felt])
 
     def multiplied(self) -> Jacobian:
         """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
-        n, o, q = self.g.shape[0], *self.g.shape[2:]
-        d, more = self.a.shape[-1], 1 if self.constant else 0
-        gradient = self.g.new_empty(n, o * q, d + more)
-        products_of_columns(self.g, self.a, out=gradient[..., :d])
-        if self.constant:
-            gradient[..., d] = self.constant * self.g.sum(1).reshape(n, o * q)
-        return Jacobian(gradient.reshape(n, o, q * (d + more)))
+        return Jacobian(Pending(self.a, self.g, self.constant).slab(slice(None), slice(None)))
 
     def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
         """⟨a_t, a'_s⟩ of all positions."""
         product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2), self.constant * other.constant)
         return product.unflatten(-1, (-1, other.a.shape[-2])).unflatten(-3, (-1, self.a.shape[-2]))
+
+
+@dataclass(frozen=True)
+class Pending(Factored):
+    """Factors that are multiplied only while the kernel is: a slab of columns of the per-sample gradients at a time."""
+
+    def rows(self, samples: slice) -> Pending:
+        """Those of some samples."""
+        return Pending(self.a[samples], self.g[samples], self.constant)
+
+    def slab(self, outs: slice, columns: slice) -> Float[Tensor, "n o s"]:
+        """The gradients of some outputs with respect to some rows of the matrix, and what is added to them."""
+        g, d = self.g[:, :, outs, columns], self.a.shape[-1]
+        n, o, q = g.shape[0], *g.shape[2:]
+        slab = g.new_empty(n, o * q, d + (1 if self.constant else 0))
+        products_of_columns(g, self.a, out=slab[..., :d])
+        if self.constant:
+            slab[..., d] = self.constant * g.sum(1).reshape(n, o * q)
+        return slab.reshape(n, o, -1)
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,14 @@ class Tied:
         return Tied(self.table, self.matrix.felt())
 
 
-Features: TypeAlias = Sequence[Jacobian | Factored | Tokens | Tied]
+@dataclass(frozen=True)
+class Later:
+    """Derivatives that are made when they are needed, one group of parameters after the other."""
+
+    make: Callable[[], Jacobian | Factored | Tokens | Tied]
+
+
+Features: TypeAlias = Sequence[Any]  # Jacobian | Factored | Tokens | Tied | Later
 
 
 def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
@@ -147,6 +169,8 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
             part = _from_jacobians(one.j, two.j, outputs)
         elif isinstance(one, Tied) and isinstance(two, Tied):
             part = _from_tied(one, two, outputs)
+        elif isinstance(one, Pending) and isinstance(two, Pending):
+            part = _from_slabs(one, two, outputs)
         else:
             assert not isinstance(one, Jacobian)
             assert type(one) is type(two)  # both sides take the same route
@@ -203,6 +227,28 @@ def _from_jacobians(j1: Tensor, j2: Tensor, outputs: Outputs) -> Tensor:
     if outputs == "diagonal":
         return (j1.transpose(-3, -2) @ j2.transpose(-3, -2).mT).movedim(-3, -1).contiguous()
     return products_of_rows(j1.flatten(-2), j2.flatten(-2))
+
+
+def _from_slabs(one: Pending, two: Pending, outputs: Outputs) -> Tensor:
+    """Σ over slabs of the products of their rows: what is multiplied stays in cache."""
+    o, q = one.g.shape[-2:]
+    together = outputs == "full"  # all outputs of a slab: their products are wanted
+    per_column = max(len(one.g), len(two.g)) * (one.a.shape[-1] + 1) * (o if together else 1)
+    width = max(1, min(q, SLAB_NUMBERS // per_column))
+    found: list[Tensor | None] = [None] * (1 if together else o)
+    for k in range(len(found)):
+        outs = slice(None) if together else slice(k, k + 1)
+        for start in range(0, q, width):
+            columns = slice(start, start + width)
+            left = one.slab(outs, columns)
+            right = left if two is one else two.slab(outs, columns)
+            part = _from_jacobians(left, right, "full" if together else "trace")
+            known = found[k]
+            found[k] = part if known is None else known.add_(part)
+    parts = [part for part in found if part is not None]
+    if together:
+        return parts[0]
+    return torch.stack(parts, -1) if outputs == "diagonal" else torch.stack(parts).sum(0)
 
 
 def _from_tied(one: Tied, two: Tied, outputs: Outputs) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ntkit.empirical.contraction import Factored, Jacobian, Tied, Tokens
+from ntkit.empirical.contraction import Factored, Jacobian, Pending, Tied, Tokens
 from ntkit.empirical.costs import Contraction, LayerSizes
 from ntkit.empirical.graph import Part, Reassign, Use, are_apart, no_gradient
 from ntkit.empirical.rules import Matrix, Product, Table, Vector, rule_in_use, rule_of
@@ -121,7 +121,13 @@ def grouped(
 
 @torch.no_grad()
 def derivatives_of(
-    group: Group, sites: Sequence[Site], gradients: Mapping[Any, Tensor], n: int, o: int, kind: Contraction
+    group: Group,
+    sites: Sequence[Site],
+    gradients: Mapping[Any, Tensor],
+    n: int,
+    o: int,
+    kind: Contraction,
+    pending: bool = False,
 ) -> Factored | Jacobian | Tokens | Tied:
     """The derivatives of o outputs at n samples.
 
@@ -132,6 +138,7 @@ def derivatives_of(
         n: samples.
         o: outputs.
         kind: whether factors are multiplied.
+        pending: whether that is done only while the kernel is.
 
     Raises:
         Reassign: an operation saw something else than the samples.
@@ -159,7 +166,9 @@ def derivatives_of(
         gradient = torch.einsum("ntogq,ntgd->nogqd", g, a)
         return Jacobian(gradient.reshape(n, o, -1))
     factors = Factored(a, g, math.hypot(*numbers))
-    return factors if kind == "gram" else factors.felt().multiplied()
+    if kind == "gram":
+        return factors
+    return Pending(a, g, factors.constant) if pending else factors.felt().multiplied()
 
 
 @torch.no_grad()

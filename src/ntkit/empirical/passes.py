@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ntkit._memory import human_bytes
-from ntkit.empirical.contraction import Outputs
+from ntkit.empirical.contraction import SLAB_NUMBERS, Outputs
 from ntkit.empirical.costs import (
     Contraction,
     LayerSizes,
@@ -79,6 +79,10 @@ class Sizes:
     def held(self, groups: Sequence[Group], chunk: int) -> int:
         """Bytes of one sample's derivatives of `chunk` outputs."""
         return self.itemsize * sum(layer_numbers(*self.layers[group], chunk) for group in groups)
+
+    def factors(self, groups: Sequence[Group], chunk: int) -> int:
+        """The same where they are held in factors."""
+        return self.itemsize * sum(layer_numbers("gram", self.layers[group][1], chunk) for group in groups)
 
     def passing(self, groups: Sequence[Group], chunk: int) -> int:
         """Bytes of one sample while it passes: all gradients of outputs, and the factors of one group in work."""
@@ -175,6 +179,9 @@ def _passes(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Pa
     A quarter of the budget is for products of pairs, half of what is left at most for samples that pass.
     """
     multiplying = sizes.multiplying(groups, chunk, task.outputs)
+    in_factors = _in_factors(groups, chunk, sizes, task)
+    if in_factors is not None:
+        return in_factors
     usable, tile = 3 * sizes.budget // 4, largest_tile(sizes.budget, multiplying)
     held, passing = sizes.held(groups, chunk), sizes.passing(groups, chunk)
     if task.diagonal:
@@ -187,6 +194,25 @@ def _passes(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Pa
     if block < 1 or tile < 1:
         return None
     work = Work(block, chunk, tile, min(batch, block)).at_most(task.side, task.outputs)
+    return Passes(groups, work, _cost(work, sizes.n_outputs, task))
+
+
+def _in_factors(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Passes | None:
+    """All samples, held as the factors that per-sample gradients are made of; None where they do not fit.
+
+    At best they pass at once, and factors are made when their group's turn has come.
+    """
+    tile = largest_tile(sizes.budget, sizes.multiplying(groups, chunk, task.outputs))
+    usable = 3 * sizes.budget // 4 - 2 * sizes.itemsize * SLAB_NUMBERS
+    passing = sizes.passing(groups, chunk)
+    if task.diagonal or tile < 1 or usable < passing:
+        return None
+    later = passing * task.samples <= usable
+    room = usable if later else usable - sizes.factors(groups, chunk) * task.samples
+    batch = task.side if later else min(task.side, room // max(1, passing))
+    if batch < 1:
+        return None
+    work = Work(task.side, chunk, tile, batch, pending=True, later=later).at_most(task.side, task.outputs)
     return Passes(groups, work, _cost(work, sizes.n_outputs, task))
 
 

@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ntkit._products import fast_products
-from ntkit.empirical.contraction import Features, Jacobian
+from ntkit.empirical.contraction import Features, Jacobian, Later
 from ntkit.empirical.costs import Contraction
 from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, no_gradient, structure
 from ntkit.empirical.groups import Group, Order, Site, are_attributed, derivatives_of, grouped
@@ -86,6 +87,8 @@ class LayerRoute(Route):
         batched: whether backward passes may be run at once.
         way: the operations by which the outputs of a few samples were made.
         strictly: whether the outputs must be made by the same ones.
+        pending: whether factors are multiplied only while the kernel is.
+        later: whether they are made only then, one group after the other.
     """
 
     network: Network
@@ -95,6 +98,8 @@ class LayerRoute(Route):
     batched: bool
     way: tuple[Any, ...]
     strictly: bool
+    pending: bool = False
+    later: bool = False
 
     @property
     def shares(self) -> Sequence[str]:
@@ -128,10 +133,11 @@ class LayerRoute(Route):
         gradients = gradients_at(nodes, out, outs, self.batched)
         if way != self.way or not is_plain(way):
             self._require_attributed(found, nodes, gradients, out[:, outs.start : outs.stop])
-        return [
-            derivatives_of(group, found[group], gradients, n, len(outs), kind)
+        makers = [
+            partial(derivatives_of, group, found[group], gradients, n, len(outs), kind, self.pending)
             for group, kind in self.contractions.items()
         ]
+        return [Later(make) for make in makers] if self.later else [make() for make in makers]
 
     def _require_attributed(
         self,

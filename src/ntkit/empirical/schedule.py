@@ -69,7 +69,8 @@ def _layer_jobs(network: Network, assignment: Assignment, task: Task, budget: in
         contractions: dict[Group, Contraction] = {group: layers[group][0] for group in passes.groups}
         unused = assignment.unused if k == 0 else []  # that they still are is watched once
         route = LayerRoute(
-            network, orders, contractions, unused, assignment.batched, assignment.way, strictly
+            network, orders, contractions, unused, assignment.batched, assignment.way, strictly,
+            passes.work.pending, passes.work.later,
         )  # fmt: skip
         jobs.append(Job(route, passes.work))
     return jobs
