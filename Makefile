@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 OUT ?= study
 SHARED ?= -n 2 --dist worksteal # the tests, shared out over two processes
 
-.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures break-duals science reproduce doctor clean
+.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures resnet-trace break-duals science reproduce doctor clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,10 @@ bench: $(VENV)/.dev ## speed beside the peers, written to benchmarks/results and
 
 architectures: $(VENV)/.dev ## 200 random architectures against the textbook and wide networks, written to benchmarks/results
 	$(BIN)/python benchmarks/architectures.py
+
+resnet-trace: $(VENV)/.dev ## ResNet-18's trace kernel of 1,000 images under 4 GiB, written to benchmarks/results
+	$(BIN)/python benchmarks/resnet_trace.py --width 16
+	$(BIN)/python benchmarks/resnet_trace.py --width 64
 
 break-duals: $(VENV)/.dev ## every formula of the duals off by 1e-6: the tests must notice; written to benchmarks/results
 	$(BIN)/python benchmarks/break_duals.py

@@ -52,11 +52,23 @@ def main() -> None:
 
 
 def newest_results(folder: Path) -> dict[str, Any]:
-    """The comparison of the latest date, which begins the file's name."""
+    """The comparison of the latest date, which begins the file's name, with the empirical rows measured after it."""
     files = sorted(folder.glob("*-peers.json"))
     if not files:
         raise SystemExit(f"no *-peers.json in {folder}; run benchmarks/run_peers.py first")
-    return json.loads(files[-1].read_text(encoding="utf-8"))
+    results = json.loads(files[-1].read_text(encoding="utf-8"))
+    later = sorted(folder.glob("*-empirical.json"))
+    return joined(results, json.loads(later[-1].read_text(encoding="utf-8"))) if later else results
+
+
+def joined(results: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """A comparison whose rows are those of a later one, where that has them."""
+    if later["machine"]["date"] < results["machine"]["date"]:
+        return results
+    rows = {row["row"]["name"]: row for part in (results, later) for row in part["rows"]}
+    revisions = [part["machine"]["ntkit revision"] for part in (results, later)]
+    machine = results["machine"] | {"ntkit revision": f"{revisions[0]} (empirical kernels: {revisions[1]})"}
+    return results | {"rows": list(rows.values()), "machine": machine}
 
 
 def newest_shares(folder: Path) -> dict[str, float]:
@@ -74,7 +86,7 @@ def table(results: dict[str, Any], shares: Mapping[str, float] = MappingProxyTyp
         results: what run_peers.py wrote as json.
         shares: {row: share of the machine's limit}, of rows where it is known.
     """
-    rows = [_cells(row, shares.get(row["row"]["name"])) for row in results["rows"] if PEER in row["contestants"]]
+    rows = [_cells(row, _share(row, shares)) for row in results["rows"] if PEER in row["contestants"]]
     lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, ("---",) * len(HEADINGS), *rows)]
     return "\n".join((_caption(results), "", *lines))
 
@@ -102,6 +114,12 @@ def _cells(row: dict[str, Any], share: float | None) -> tuple[str, ...]:
         "–" if nanoseconds is None else f"{nanoseconds:.3g}",
         "–" if share is None else f"{share:.0%}",
     )
+
+
+def _share(row: dict[str, Any], shares: Mapping[str, float]) -> float | None:
+    """Of the machine's limit: measured apart for exact kernels, for empirical ones that of products of matrices."""
+    own = row["contestants"][row["reference"]].get("share of matrix-product limit")
+    return shares.get(row["row"]["name"], own)
 
 
 def _measured(own: dict[str, Any], peer: dict[str, Any]) -> str:
