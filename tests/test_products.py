@@ -57,3 +57,9 @@ def test_other_kinds_are_left_to_torch():
     with fast_products(torch.zeros(1)):
         x = torch.randn(200, 200, dtype=torch.float64)
         torch.testing.assert_close(x @ x, torch.einsum("ij,jk->ik", x, x))
+
+
+def test_numbers_that_a_graph_keeps_can_be_read():
+    with fast_products(torch.zeros(1)):
+        node = (torch.zeros(3, requires_grad=True) * 0.25).grad_fn
+        assert float(node._saved_other) == 0.25

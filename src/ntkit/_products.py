@@ -83,6 +83,8 @@ class _ByOneDNN(TorchDispatchMode):
             x, w = args
             if _is_for_onednn(x, w.t()):
                 return _linear(x, w.t(), None)
+        elif func is torch.ops.aten._local_scalar_dense.default and not isinstance(args[0], Tensor):
+            return args[0]  # a number that a graph keeps as a tensor comes as itself, which torch then refuses
         return func(*args, **(kwargs or {}))
 
 
