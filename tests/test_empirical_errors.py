@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import ntkit
+from ntkit._memory import read_limit
 from ntkit.empirical import EmpiricalKernel, empirical_ntk
+from ntkit.empirical.network import Network, select_parameters
 from ntkit.errors import InvalidInput, MemoryLimitExceeded
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -138,7 +143,7 @@ def test_bad_arguments():
         EmpiricalKernel(model, parameters=[])
     with pytest.raises(InvalidInput, match=r"model must be a torch\.nn.Module, got function"):
         EmpiricalKernel(lambda x: x)
-    with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, got 0"):
+    with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, such as 4e9, got 0"):
         EmpiricalKernel(model, memory_limit=0)
 
 
@@ -157,3 +162,84 @@ def test_a_sample_too_large_is_refused():
     model = nn.Conv2d(3, 64, 3)
     with pytest.raises(MemoryLimitExceeded, match=r"one output at one sample need .* raise memory_limit"):
         empirical_ntk(model, torch.ones(2, 3, 5, 5), outputs="trace", memory_limit=4_000)
+
+
+class Compiled(nn.Module):
+    """What autograd says of a model compiled ahead of time."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            raise RuntimeError("This backward function was compiled with non-empty donated buffers\nand more")
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.Once.apply(self.fc(x))
+
+
+def test_models_that_autograd_cannot_differentiate():
+    def overwritten(fc, x):
+        h = fc(x).exp()
+        h.add_(1)
+        return h
+
+    with pytest.raises(InvalidInput, match=r"differentiable .* modified by an inplace operation.*write h = h \+ 1"):
+        empirical_ntk(Lambda(overwritten), torch.randn(3, 4))
+    with pytest.raises(InvalidInput, match=r"donated buffers; give the module as it was before torch\.compile"):
+        empirical_ntk(Compiled(), torch.randn(3, 4))
+
+
+def test_what_cannot_be_read_is_said_so():
+    model, x = nn.Linear(4, 3), torch.randn(3, 4)
+    with pytest.raises(InvalidInput, match="x1 must be a dense tensor, got a nested one"):
+        empirical_ntk(model, torch.nested.nested_tensor([torch.randn(2, 4), torch.randn(3, 4)], layout=torch.jagged))
+    with pytest.raises(InvalidInput, match="cannot be run on samples of this form: index out of range"):
+        empirical_ntk(nn.Embedding(3, 2), torch.tensor([[5], [1]]))
+    with pytest.raises(InvalidInput, match=r"got dtype >f4; convert it with x\.astype"):
+        empirical_ntk(model, x.numpy().astype(">f4"))
+    for patterns in (3, [3]):
+        with pytest.raises(InvalidInput, match=r"parameters must be names or glob patterns, .* got \[?3"):
+            select_parameters(model, patterns)
+    with pytest.raises(InvalidInput, match=r"groups must be a mapping such as .*, got list"):
+        Network(model, None, None, groups=["a"])
+    with pytest.raises(InvalidInput, match="forward must be a function of the model and x, got str"):
+        Network(model, None, "model(x)")
+    for limit in ("1GB", True, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, such as 4e9, got"):
+            read_limit(limit)
+    assert read_limit(4e9) == 4_000_000_000
+    assert read_limit(None) is None
+
+
+def test_named_tuples_keep_their_names():
+    class Pair(NamedTuple):
+        a: torch.Tensor
+        b: torch.Tensor
+
+    model, x = nn.Linear(4, 3), Pair(torch.randn(3, 4), torch.randn(3, 4))
+    kernel = EmpiricalKernel(model, forward=lambda fc, pair: fc(pair.a) + pair.b[:, :3])
+    assert torch.equal(kernel.ntk(x), empirical_ntk(model, x.a))
+
+
+def test_centred_kernels_that_rounding_has_eaten():
+    model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 2))
+    x = 1 + 1e-3 * torch.randn(6, 20)
+    kernel = EmpiricalKernel(model, outputs="trace")
+    for normalized in (False, True):
+        with pytest.raises(InvalidInput, match=r"less than three digits; take model\.double\(\) and x\.double\(\)"):
+            kernel.ntk(x, centered=True, normalized=normalized)
+    with pytest.raises(InvalidInput, match="less than three digits"):
+        kernel.ntk(x[:3], x[3:], centered=True)
+    assert not kernel.ntk(x[:1], centered=True).any()  # the mean of one is itself
+    precise = EmpiricalKernel(model.double(), outputs="trace")
+    features = ntkit.gradient_features(model, x.double())
+    centred = features - features.mean(0)
+    expected = torch.einsum("nop,mop->nm", centred, centred)
+    assert torch.allclose(precise.ntk(x.double(), centered=True), expected, rtol=0, atol=1e-6 * float(expected.max()))

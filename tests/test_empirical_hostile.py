@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from empirical_networks import assert_same, features
-from ntkit.empirical import EmpiricalKernel, empirical_ntk
+from ntkit.empirical import EmpiricalKernel, blocks, empirical_ntk
 from ntkit.errors import InvalidInput
 from oracles import jacobian as oracle
 
@@ -164,3 +167,42 @@ def test_checkpoints_that_hide_what_they_hold():
     check(
         Net(lambda self, x: checkpoint(lambda z: torch.tanh(self.fc(z)), x, use_reentrant=False)).double(), features(5)
     )
+
+
+def test_no_graph_waits_for_the_garbage_collector():
+    model, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), torch.randn(3, 1, 4, 4)
+    empirical_ntk(model, x)
+    gc.collect()
+    gc.disable()
+    try:
+        empirical_ntk(model, x)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        waiting = [type(thing).__name__ for thing in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not [name for name in waiting if "Backward" in name or name == "Tensor"]
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+@pytest.mark.parametrize("two_sides", [False, True])
+def test_derivatives_give_way_to_the_next_ones(outputs, two_sides, monkeypatch):
+    alive, most, made = weakref.WeakSet(), [], blocks._features
+
+    def counted(*arguments):
+        most.append(len(alive))
+        features = made(*arguments)
+        alive.update(features[:1])
+        return features
+
+    monkeypatch.setattr(blocks, "_features", counted)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 40), nn.ReLU(), nn.Linear(40, 6)).double()
+    x1, x2 = features(40, 3, 4, 4), features(30, 3, 4, 4) if two_sides else None
+    whole = EmpiricalKernel(model, outputs=outputs).ntk(x1, x2)
+    most.clear()
+    limit = whole.nbytes + 60_000
+    assert_same(EmpiricalKernel(model, outputs=outputs, memory_limit=limit).ntk(x1, x2), whole, 1e-12)
+    assert len(most) > 4  # units are many
+    assert max(most) <= 1  # besides one side's the other's are made

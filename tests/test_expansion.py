@@ -117,6 +117,30 @@ def convolved(*norms):
     return nn.Sequential(nn.Conv1d(1, 2, 2), *norms, nn.Tanh(), nn.Flatten()).eval()
 
 
+class Functional(nn.Module):
+    """A normalisation by a function of torch's, over the samples where it is batch_norm."""
+
+    def __init__(self, normalise):
+        super().__init__()
+        self.conv, self.normalise = nn.Conv1d(1, 2, 2), normalise
+        self.scale, self.shift = nn.Parameter(torch.randn(2)), nn.Parameter(torch.randn(2))
+
+    def forward(self, x):
+        return self.normalise(self.conv(x), self.scale, self.shift).tanh().flatten(1)
+
+
+FUNCTIONAL_NORMS = {
+    "F.batch_norm": lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+    "torch.batch_norm": lambda x, w, b: torch.batch_norm(x, w, b, None, None, True, 0.1, 1e-5, False),
+    "F.instance_norm": lambda x, w, b: F.instance_norm(x, None, None, w, b),
+    "torch.instance_norm": lambda x, w, b: torch.instance_norm(x, w, b, None, None, True, 0.1, 1e-5, False),
+    "torch.layer_norm": lambda x, w, b: torch.layer_norm(x, (4,)) * w[:, None] + b[:, None],
+    "F.group_norm": lambda x, w, b: F.group_norm(x, 1, w, b),
+    "F.rms_norm": lambda x, w, b: F.rms_norm(x, (4,)) * w[:, None] + b[:, None],
+    "running statistics": lambda x, w, b: F.batch_norm(x, b.detach().clone(), w.detach().square() + 1, w, b),
+}
+
+
 MODELS = {
     name: CASES[name][:2]
     for name in (
@@ -180,6 +204,13 @@ def test_first_order_is_the_jacobian(name):
     assert_same(gradient(linear, x, weights, list(trainable(linear).values())), wanted, 1e-9)
 
 
+def test_a_batch_norm_that_moves_its_statistics_is_refused():
+    mean, var = torch.zeros(2).double(), torch.ones(2).double()
+    model = Functional(lambda x, w, b: F.batch_norm(x, mean, var, w, b, training=True)).double()
+    with pytest.raises(InvalidInput, match=r"an expansion of order 2 needs .*, but batch_norm has none"):
+        taylor_expand(model, 2)(features(3, 1, 5))
+
+
 @pytest.mark.parametrize("name", ["mlp", "layer norm", "attention", "LSTM", "custom function", "fused attention",
                                   "solve", "instance norm"])  # fmt: skip
 def test_the_gradient_in_the_data(name):
@@ -215,6 +246,7 @@ def test_the_gradient_in_the_data(name):
         (Constants, lambda: features(2)),
         (DirectParameter, lambda: features(2)),
         (Lstm, lambda: features(1, 2, 4)),
+        *((lambda norm=norm: Functional(norm), lambda: features(3, 1, 5)) for norm in FUNCTIONAL_NORMS.values()),
     ],
 )  # fmt: skip
 def test_second_order_is_the_hessian(make, draw):

@@ -118,7 +118,7 @@ def test_sizes_are_checked_before_they_are_allocated():
         gradient_features(model, x, dimension=100, memory_limit=2**20)
     with pytest.raises(MemoryLimitExceeded, match="one output at one sample need"):
         gradient_features(model, x[:1], dimension=1, memory_limit=100)
-    with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, got 0"):
+    with pytest.raises(InvalidInput, match="memory_limit must be a positive number of bytes, such as 4e9, got 0"):
         per_sample_gradients(model, x, memory_limit=0)
 
 

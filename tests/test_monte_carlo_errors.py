@@ -161,8 +161,8 @@ def test_samples(samples, message):
         ({"which": "nntk"}, "which must be one of 'both', 'nngp', 'ntk', got 'nntk'"),
         ({"forward": 3}, "forward must be a function of a model and samples, got int"),
         ({"resume": X}, "resume must be a result of monte_carlo_kernel, got Tensor"),
-        ({"memory_limit": 0}, "memory_limit must be a positive number of bytes, got 0"),
-        ({"memory_limit": "2 GB"}, "memory_limit must be a positive number of bytes, got '2 GB'"),
+        ({"memory_limit": 0}, "memory_limit must be a positive number of bytes, such as 4e9, got 0"),
+        ({"memory_limit": "2 GB"}, "memory_limit must be a positive number of bytes, such as 4e9, got '2 GB'"),
         ({"checkpoint": 3}, "checkpoint must be the path of a file, got int"),
     ],
 )

@@ -373,7 +373,7 @@ def test_bad_arguments_of_products_are_refused(name, model, x, unchecked):
 
 MADE = {
     "mode": ({"mode": "forward"}, "mode must be one of 'reverse-forward', 'reverse-reverse', got 'forward'"),
-    "memory_limit": ({"memory_limit": 0}, "memory_limit must be a positive number of bytes, got 0"),
+    "memory_limit": ({"memory_limit": 0}, "memory_limit must be a positive number of bytes, such as 4e9, got 0"),
     "parameters": ({"parameters": "spare"}, "'spare' matches none"),
 }
 

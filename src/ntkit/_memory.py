@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
+from collections.abc import Callable
+from functools import cache
+from numbers import Real
+from typing import Any
 
-from ntkit.errors import MemoryLimitExceeded
+import torch
+
+from ntkit.errors import InvalidInput, MemoryLimitExceeded
 
 _CGROUP_FILES = (  # (limit, usage) of control groups v2 and v1: what a container may use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -20,6 +28,11 @@ def available_bytes() -> int:
         if limit is not None and usage is not None:
             free.append(max(limit - usage, 0))
     return min(free)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of memory free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
 
 
 def _machine_available() -> int:
@@ -73,3 +86,43 @@ def require_bytes(needed: int, what: str, remedy: str, limit: int | None = None,
     if needed > allowed:
         kind = "is the memory limit" if is_limit and limit is not None else "is free"
         raise MemoryLimitExceeded(f"{what} needs {human_bytes(needed)}, but {human_bytes(allowed)} {kind}; {remedy}")
+
+
+def read_limit(memory_limit: Any) -> int | None:
+    """A caller's limit, None or a positive number of bytes such as 4e9.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if memory_limit is None:
+        return None
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, Real) or not 1 <= float(memory_limit) < math.inf:
+        raise InvalidInput(f"memory_limit must be a positive number of bytes, such as 4e9, got {memory_limit!r}")
+    return int(float(memory_limit))
+
+
+def give_back() -> None:
+    """Return to the system what was freed: malloc keeps what lies between pieces in use, and a limit counts it."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's; other C libraries have none."""
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):  # a system whose programs do not contain their C library
+        return None
+
+
+def room_beside(needed: int, what: str, remedy: str, memory_limit: int | None, device: torch.device) -> int:
+    """Bytes for intermediates beside a result of `needed` bytes: what the limit leaves, else half of what is free.
+
+    Raises:
+        MemoryLimitExceeded: the result itself is too large.
+    """
+    allowed = free_bytes(device) if memory_limit is None else memory_limit
+    require_bytes(needed, what, remedy, allowed, is_limit=memory_limit is not None)
+    return (allowed - needed) // (2 if memory_limit is None else 1)

@@ -23,8 +23,9 @@ from ntkit.empirical.costs import LayerSizes
 from ntkit.empirical.graph import find_uses, is_plain, structure
 from ntkit.empirical.groups import Group, Order, grouped, has_rules, sizes_of
 from ntkit.empirical.independence import (
+    differentiating,
+    require_alone,
     require_eval_layers,
-    require_same,
     run_alone,
     running_the_model,
 )
@@ -64,16 +65,17 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
     """
     require_eval_layers(network.model)
     with running_the_model():
-        alone, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
+        _, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
         out = network(probe)
-    require_same(alone, out.detach(), tolerance=network.tolerance)
+    require_alone(network, probe, out.detach())
     if not out.requires_grad:
         raise _disconnected(network)
     uses = find_uses(out, {name: network.standins[name] for name in network.selected})
     unused = [name for name, own in uses.items() if not own and name not in excluded]
     if len(unused) == len(network.selected):
         raise _disconnected(network)
-    _check_reach(network, out)
+    with differentiating():
+        _check_reach(network, out)
     way = structure(out, network.standins)
     if any("CheckpointFunction" in step[0] for step in way[1:]):
         raise InvalidInput(
@@ -81,7 +83,7 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
             "what it holds; call it with use_reentrant=False"
         )
     ruled = {name: own for name, own in uses.items() if name not in excluded and has_rules(own)}
-    with fast_products(out):
+    with differentiating(), fast_products(out):
         evidence = gather(network, out, ruled)
         orders = proved(evidence, ruled, network.tolerance)
     sizes = {group: sizes_of(group, sites, len(out)) for group, sites in grouped(uses, orders, network.part_of).items()}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from ntkit._memory import give_back
 from ntkit.empirical.contraction import Factored, Features, Later, Outputs, Tied, contract, gathered, mirrored
 from ntkit.empirical.costs import Work
 from ntkit.empirical.inputs import batch_size, take
@@ -19,6 +20,22 @@ class _Unit(NamedTuple):
 
     samples: range
     outs: range
+
+
+class _Side:
+    """The derivatives of one side of the kernel: those of the unit that was asked for last."""
+
+    def __init__(self, route: Route, x: Any, batch: int):
+        self.route, self._x, self._batch = route, x, batch
+        self._unit: _Unit | None = None
+        self._held: Features = []
+
+    def of(self, unit: _Unit) -> Features:
+        """A unit's; whoever asks must not keep them, as they give way to the next ones."""
+        if unit is not self._unit:
+            self._held = []
+            self._unit, self._held = unit, _features(self.route, self._x, unit, self._batch)
+        return self._held
 
 
 Result: TypeAlias = Mapping[str, Tensor]  # part of the kernel -> its numbers
@@ -42,40 +59,42 @@ def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any,
     symmetric = x2 is None
     first = _units(batch_size(x1), o, work)
     second = first if symmetric else _units(batch_size(x2), o, work)
-    kept: tuple[_Unit, Features] | None = None  # the last columns' derivatives, for one block the only ones
+    rows, columns = _Side(route, x1, work.batch), _Side(route, x1 if symmetric else x2, work.batch)
     for i, u in enumerate(first):
-        rows = _features(route, x1, u, work.batch)
         for v in second[i:] if symmetric else second:
-            if outputs != "full" and u.outs != v.outs:
-                continue
-            if symmetric and v is u:
-                columns = rows
-            elif kept is not None and kept[0] is v:
-                columns = kept[1]
-            else:
-                kept = None  # its memory is needed now
-                columns = _features(route, x1 if symmetric else x2, v, work.batch)
-                kept = (v, columns)
-            for part, own_rows, own_columns in _in_turn(route, rows, columns):
-                _add_tiles(result[part], own_rows, own_columns, u, v, work.tile, outputs, symmetric)
+            if outputs == "full" or u.outs == v.outs:
+                _add_pair(result, rows, columns, u, v, work.tile, outputs, symmetric)
 
 
 def add_diagonal(result: Result, route: Route, work: Work, o: int, x: Any, outputs: Outputs) -> None:
     """Add a route's share of each part of every k(x_n, x_n) to `result`, (n, ...) each in the layout of `outputs`."""
+    rows, columns = _Side(route, x, work.batch), _Side(route, x, work.batch)
     for samples in _ranges(batch_size(x), work.block):
-        for outs in _ranges(o, work.chunk):
-            rows = [feature.apart() for feature in _features(route, x, _Unit(samples, outs), work.batch)]
-            for others in _ranges(o, work.chunk) if outputs == "full" else [outs]:
-                columns = (
-                    rows
-                    if others == outs
-                    else [feature.apart() for feature in _features(route, x, _Unit(samples, others), work.batch)]
-                )
-                for part, (own_rows, own_columns) in _by_part(route, rows, columns).items():
-                    found = contract(own_rows, own_columns, outputs).squeeze(1).squeeze(1)
-                    if outputs == "full" and others == outs:
-                        found = (found + found.mT) / 2
-                    result[part][(_slice(samples), *_outs(outs, others, outputs))] += found
+        units = [_Unit(samples, outs) for outs in _ranges(o, work.chunk)]
+        for u in units:
+            for v in units if outputs == "full" else [u]:
+                _add_own(result, rows, columns, u, v, outputs)
+
+
+def _add_own(result: Result, rows: _Side, columns: _Side, u: _Unit, v: _Unit, outputs: Outputs) -> None:
+    """The share of two units of the same samples, each sample with itself."""
+    one = [feature.apart() for feature in rows.of(u)]
+    two = one if v is u else [feature.apart() for feature in columns.of(v)]
+    for part, (own_rows, own_columns) in _by_part(rows.route, one, two).items():
+        found = contract(own_rows, own_columns, outputs).squeeze(1).squeeze(1)
+        if outputs == "full" and v is u:
+            found = (found + found.mT) / 2
+        result[part][(_slice(u.samples), *_outs(u.outs, v.outs, outputs))] += found
+
+
+def _add_pair(
+    result: Result, rows: _Side, columns: _Side, u: _Unit, v: _Unit, tile: int, outputs: Outputs, symmetric: bool
+) -> None:
+    """The share of two units; their derivatives have no names but here."""
+    one = rows.of(u)
+    two = one if symmetric and v is u else columns.of(v)
+    for part, own_rows, own_columns in _in_turn(rows.route, one, two):
+        _add_tiles(result[part], own_rows, own_columns, u, v, tile, outputs, symmetric)
 
 
 def _in_turn(route: Route, rows: Features, columns: Features) -> Iterator[tuple[str, Features, Features]]:
@@ -128,9 +147,14 @@ def _add_tiles(
 def _features(route: Route, x: Any, unit: _Unit, batch: int) -> Features:
     """Derivatives of a unit, computed a batch at a time."""
     ranges = _ranges(len(unit.samples), batch)
-    found = (route.features(take(x, _shifted(part, unit.samples)), unit.outs) for part in ranges)
-    every = next(found) if len(ranges) == 1 else gathered(found, [_slice(part) for part in ranges])
-    return _felt(every)
+
+    def passed() -> Iterator[Features]:
+        for part in ranges:
+            yield route.features(take(x, _shifted(part, unit.samples)), unit.outs)
+            if len(ranges) > 1:
+                give_back()
+
+    return _felt(next(passed()) if len(ranges) == 1 else gathered(passed(), [_slice(part) for part in ranges]))
 
 
 def _felt(features: Features) -> Features:

@@ -7,7 +7,7 @@ size. Every function takes leading batch axes, written *b; t and s are positions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -53,11 +53,11 @@ class Factored:
 
     def rows(self, samples: slice) -> Factored:
         """Those of some samples."""
-        return Factored(self.a[samples], self.g[samples], self.constant)
+        return replace(self, a=self.a[samples], g=self.g[samples])
 
     def apart(self) -> Factored:
         """Each sample as its own batch of one."""
-        return Factored(self.a.unsqueeze(1), self.g.unsqueeze(1), self.constant)
+        return replace(self, a=self.a.unsqueeze(1), g=self.g.unsqueeze(1))
 
     def felt(self) -> Factored:
         """Only positions whose outputs the network's depend on: before a last token that is read there are many."""
@@ -70,21 +70,7 @@ class Factored:
 
     def multiplied(self) -> Jacobian:
         """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
-        return Jacobian(Pending(self.a, self.g, self.constant).slab(slice(None), slice(None)))
-
-    def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
-        """⟨a_t, a'_s⟩ of all positions."""
-        product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2), self.constant * other.constant)
-        return product.unflatten(-1, (-1, other.a.shape[-2])).unflatten(-3, (-1, self.a.shape[-2]))
-
-
-@dataclass(frozen=True)
-class Pending(Factored):
-    """Factors that are multiplied only while the kernel is: a slab of columns of the per-sample gradients at a time."""
-
-    def rows(self, samples: slice) -> Pending:
-        """Those of some samples."""
-        return Pending(self.a[samples], self.g[samples], self.constant)
+        return Jacobian(self.slab(slice(None), slice(None)))
 
     def slab(self, outs: slice, columns: slice) -> Float[Tensor, "n o s"]:
         """The gradients of some outputs with respect to some rows of the matrix, and what is added to them."""
@@ -95,6 +81,16 @@ class Pending(Factored):
         if self.constant:
             slab[..., d] = self.constant * g.sum(1).reshape(n, o * q)
         return slab.reshape(n, o, -1)
+
+    def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
+        """⟨a_t, a'_s⟩ of all positions."""
+        product = products_of_rows(self.a.flatten(-3, -2), other.a.flatten(-3, -2), self.constant * other.constant)
+        return product.unflatten(-1, (-1, other.a.shape[-2])).unflatten(-3, (-1, self.a.shape[-2]))
+
+
+@dataclass(frozen=True)
+class Pending(Factored):
+    """Factors that are multiplied only while the kernel is: a slab of columns of the per-sample gradients at a time."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +176,16 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
     return total
 
 
-def gathered(batches: Iterable[Features], places: Sequence[slice]) -> Features:
+def gathered(batches: Iterator[Features], places: Sequence[slice]) -> Features:
     """The derivatives of batches of samples as those of all, at their places."""
     every: list[Any] = []
-    for features, place in zip(batches, places, strict=True):
+    for place in places:
+        features = next(batches)
         if not every:
             every = [_room_for(feature, places[-1].stop) for feature in features]
-        for room, feature in zip(every, features, strict=True):
-            _put(room, feature, place)
+        for k, room in enumerate(every):
+            _put(room, features[k], place)
+        del features  # the next batch needs their memory
     return every
 
 

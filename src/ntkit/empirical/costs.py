@@ -8,7 +8,7 @@ gradients (o, q, d), then multiplies them, o'qd a pair. o' is o² for "full" out
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -177,17 +177,25 @@ def cut(
     Raises:
         MemoryLimitExceeded: not even one output of one pair of samples fits.
     """
-    chunk = o
-    while True:
+    for chunk in halvings(o):
         block = 3 * budget // (4 * max(1, sample_bytes(chunk)))
         tile = largest_tile(budget, pair_bytes(chunk))
         if block >= 1 and tile >= 1:
             return Work(block, chunk, tile, block).at_most(samples, outputs)
-        if chunk == 1:
-            break
-        chunk = (chunk + 1) // 2
-    needed = max(4 * sample_bytes(1) // 3, 4 * pair_bytes(1))
-    raise MemoryLimitExceeded(
+    raise too_little(max(4 * sample_bytes(1) // 3, 4 * pair_bytes(1)), budget)
+
+
+def halvings(o: int) -> Iterator[int]:
+    """How many of o outputs may be worked on at once: all, half of them, …, one."""
+    while o > 1:
+        yield o
+        o = (o + 1) // 2
+    yield 1
+
+
+def too_little(needed: int, budget: int) -> MemoryLimitExceeded:
+    """The error that not one output of one sample fits in the bytes left for working."""
+    return MemoryLimitExceeded(
         f"the derivatives of one output at one sample need {human_bytes(float(needed))} of working memory, "
         f"but {human_bytes(float(max(0, budget)))} are left beside the result; raise memory_limit, or select "
         "fewer parameters with parameters=[...]"

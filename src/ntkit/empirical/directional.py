@@ -7,7 +7,7 @@ What is chosen is tried first: ⟨J w, v⟩ = ⟨w, Jᵀ v⟩ must hold on a few
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -130,7 +130,7 @@ def working_mode(network: Network, probe: Any, wanted: str) -> Mode:
             failures.append(f"{mode}: what an operation gives is not the transpose of its backward pass")
         except RuntimeError as error:  # NotImplementedError among them
             failures.append(f"{mode}: {str(error).splitlines()[0]}")
-    own = _functions_of_the_users(Block(network, probe, modes[-1]).outputs)
+    own = users_functions([Block(network, probe, modes[-1]).outputs])
     named = f" (the model calls {', '.join(own)})" if own else ""
     raise InvalidInput(
         f"products with the tangent kernel need a forward derivative, or a second one, of every operation{named}, got "
@@ -155,9 +155,9 @@ def _is_transpose(block: Block, network: Network) -> bool:
     return abs(gap) <= bound * scale  # false for what is not finite
 
 
-def _functions_of_the_users(out: Tensor) -> list[str]:
+def users_functions(outs: Sequence[Tensor]) -> list[str]:
     """Names of the `torch.autograd.Function`s that outputs were made by."""
-    names, seen, waiting = [], set(), [out.grad_fn]
+    names, seen, waiting = [], set(), [out.grad_fn for out in outs]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -11,18 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntkit._arrays import check_finite
-from ntkit._memory import available_bytes, require_bytes
+from ntkit._memory import room_beside
 from ntkit.empirical.assign import Assignment, assign, remember, remembered
 from ntkit.empirical.blocks import add_diagonal, add_gram
 from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import Plan, result_numbers
 from ntkit.empirical.graph import Reassign, Stale
-from ntkit.empirical.inputs import batch_size, join, take
+from ntkit.empirical.inputs import FEW, a_few, batch_size, join
 from ntkit.empirical.network import Network
 from ntkit.empirical.passes import Task
 from ntkit.empirical.schedule import describe, schedule
-
-_PROBE_SAMPLES = 4  # that routes are proved on
 
 
 @dataclass(frozen=True)
@@ -116,25 +114,10 @@ class Engine:
             'take outputs="trace" or fewer samples, raise memory_limit, or use NTKOperator(model, x), which never '
             "forms the kernel"
         )
-        free = self.memory_limit or _cuda_free(self.network.device) or available_bytes()
         what = f"the kernel, shape {shape}," if parts == 1 else f"a kernel of shape {shape} for each of {parts} parts"
-        require_bytes(needed, what, remedy, free, is_limit=self.memory_limit is not None)
-        return free - needed if self.memory_limit is not None else (free - needed) // 2
-
-
-def _cuda_free(device: torch.device) -> int | None:
-    """Bytes free on a CUDA device, None for another."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        return room_beside(needed, what, remedy, self.memory_limit, self.network.device)
 
 
 def _probe(x1: Any, x2: Any) -> Any:
     """A few samples spread over both batches."""
-    if x2 is None:
-        return take(x1, _spread(batch_size(x1), _PROBE_SAMPLES))
-    each = _PROBE_SAMPLES // 2
-    return join(take(x1, _spread(batch_size(x1), each)), take(x2, _spread(batch_size(x2), each)))
-
-
-def _spread(n: int, at_most: int) -> list[int]:
-    count = min(n, at_most)
-    return [i * (n - 1) // max(1, count - 1) for i in range(count)]
+    return a_few(x1) if x2 is None else join(a_few(x1, FEW // 2), a_few(x2, FEW // 2))

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from ntkit._arrays import check_finite
+from ntkit.empirical.directional import users_functions
 from ntkit.empirical.expansion_operations import AsAutogradDoes, differentiable_operations
 from ntkit.empirical.independence import require_eval_layers
 from ntkit.empirical.network import derivatives
+from ntkit.empirical.substitution import substituted
 from ntkit.errors import InvalidInput
 
 Point = dict[str, Tensor]  # values of parameters by name; a tied parameter once
@@ -132,8 +133,8 @@ class _Call:
     def __call__(self, moved: Point, forward_mode: bool = False) -> tuple[Tensor, ...]:
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         args, kwargs = tree_map_only(Tensor, Tensor.clone, self.arguments)  # for models that work in place
-        with AsAutogradDoes(forward_mode):
-            out = torch.func.functional_call(self.model, {**self.point, **moved, **buffers}, args, kwargs)
+        with AsAutogradDoes(forward_mode), substituted(self.model, {**self.point, **moved, **buffers}):
+            out = self.model(*args, **kwargs)
         leaves, self.form = tree_flatten(out)
         for leaf in leaves:
             if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
@@ -220,7 +221,7 @@ def _missing(error: Exception) -> str | None:
 def _no_derivative(error: Exception, order: int, call: _Call, point: Point) -> InvalidInput:
     operation = _missing(error)
     if operation is None:
-        operation = ", ".join(_custom_functions(call({name: p.detach().requires_grad_() for name, p in point.items()})))
+        operation = ", ".join(users_functions(call({name: p.detach().requires_grad_() for name, p in point.items()})))
     remedy = "compute it by other operations, or give an autograd.Function setup_context and jvp"
     remedy += " or a backward that can be differentiated" if order == 1 else ", or take order 1"
     first = str(error).strip().split("\n")[0]
@@ -228,21 +229,6 @@ def _no_derivative(error: Exception, order: int, call: _Call, point: Point) -> I
         f"an expansion of order {order} needs forward-mode derivatives of every operation, but "
         f"{operation or 'an operation of the model'} has none ({first}); {remedy}"
     )
-
-
-def _custom_functions(outs: Sequence[Tensor]) -> list[str]:
-    """The names of the autograd.Functions that outputs are made by."""
-    names: dict[str, None] = {}
-    seen: set[Any] = set()
-    waiting = [out.grad_fn for out in outs]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            if isinstance(node, BackwardCFunction):
-                names[type(node).__name__.removesuffix("Backward")] = None
-            waiting.extend(before for before, _ in node.next_functions)
-    return list(names)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from ntkit.empirical.directional import plain_attention
 
 
 class AsAutogradDoes(TorchFunctionMode):
@@ -34,11 +35,11 @@ class AsAutogradDoes(TorchFunctionMode):
         if func is torch.Tensor.data.__get__:  # pyright: ignore[reportAttributeAccessIssue]
             return args[0].detach()
         name = getattr(func, "__name__", "")
-        if self.forward_mode and name in _WRONG_TWICE:
-            raise NotImplementedError(f"forward AD with {name} has wrong derivatives of its own")
         simple = _NORMALISATIONS.get(func)
         found = None if simple is None else simple(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {})) if found is None else found
+        if self.forward_mode and (name in _WRONG_TWICE or found is NotImplemented):
+            raise NotImplementedError(f"forward AD with {name} has wrong derivatives of its own")
+        return func(*args, **(kwargs or {})) if found is None or found is NotImplemented else found
 
 
 _WRONG_TWICE = {
@@ -72,22 +73,39 @@ def _instance_norm(
     return _scaled(_normalised(input, list(range(2, input.dim())), eps), weight, bias) if use_input_stats else None
 
 
-_NORMALISATIONS: dict[Any, Callable[..., Tensor | None]] = {
-    F.layer_norm: _layer_norm, torch.layer_norm: _layer_norm, F.instance_norm: _instance_norm,
+def _batch_norm(
+    input: Tensor, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """None where statistics are running ones; one that moves them is not implemented."""
+    if not training or running_mean is not None:
+        return NotImplemented if training else None
+    weight, bias = (p if p is None else p.view(-1, *[1] * (input.dim() - 2)) for p in (weight, bias))
+    return _scaled(_normalised(input, [0, *range(2, input.dim())], eps), weight, bias)
+
+
+def _weights_first(simple: Callable[..., Any]) -> Callable[..., Any]:
+    """As torch.batch_norm and torch.instance_norm have them, which take no names: (x, weight, bias, mean, var, …)."""
+    return lambda x, weight, bias, mean, var, use, momentum, eps, _: simple(
+        x, mean, var, weight, bias, use, momentum, eps
+    )
+
+
+_NORMALISATIONS: dict[Any, Callable[..., Any]] = {
+    F.layer_norm: _layer_norm, torch.layer_norm: _layer_norm,
+    F.instance_norm: _instance_norm, torch.instance_norm: _weights_first(_instance_norm),
+    F.batch_norm: _batch_norm, torch.batch_norm: _weights_first(_batch_norm),
 }  # fmt: skip
 
 
 @contextmanager
 def differentiable_operations(model: nn.Module) -> Iterator[None]:
     """Attention and recurrent layers run by operations that have derivatives in every mode, not by fused ones."""
-    fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(plain_attention())
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
             for library in libraries:
                 stack.callback(setattr, library, "enabled", library.enabled)
                 library.enabled = False
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
         yield

@@ -16,6 +16,7 @@ from torch import Tensor
 from ntkit.empirical.contraction import Outputs
 from ntkit.errors import InvalidInput
 
+_PROMISED = 1e-3  # the relative accuracy of centred kernels
 _CANCELLED = 10  # roundings of k(x, x) that a centred one may be made of
 
 
@@ -59,11 +60,25 @@ def centered(
     scale = float(first.abs().max())
     if second is None:
         moved = kernel - (mean[None] + _turned(mean, outputs)[:, None]) + whole
+        _require_digits(moved, scale, kernel.dtype)
         return Moved(moved.to(kernel.dtype), moved_first, moved_first, scale)
     across = kernel.double().mean(0)  # r(x2_j)
     moved = kernel - (across[None] + _turned(mean, outputs)[:, None]) + whole
     moved_second = second - across - _turned(across, outputs) + whole
-    return Moved(moved.to(kernel.dtype), moved_first, moved_second, max(scale, float(second.abs().max())))
+    scale = max(scale, float(second.abs().max()))
+    _require_digits(moved, scale, kernel.dtype)
+    return Moved(moved.to(kernel.dtype), moved_first, moved_second, scale)
+
+
+def _require_digits(moved: Tensor, scale: float, dtype: torch.dtype) -> None:
+    """Raise `InvalidInput` where what is left of numbers of size `scale` is mostly their rounding."""
+    size = float(moved.abs().max())
+    if 0 < _PROMISED * size < 2 * torch.finfo(dtype).eps * scale:
+        remedy = "take model.double() and x.double()" if dtype == torch.float32 else "leave repeated samples out"
+        raise InvalidInput(
+            "centered=True wants gradients that differ between samples by more than rounding, but the centred kernel "
+            f"is {size / scale:.1e} of the kernel, of which {dtype} keeps less than three digits; {remedy}"
+        )
 
 
 def normalized(moved: Moved, outputs: Outputs) -> Float[Tensor, "n m *o"]:

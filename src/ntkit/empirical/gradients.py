@@ -17,20 +17,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ntkit._arrays import Array, check_finite, like
-from ntkit._memory import available_bytes, require_bytes
+from ntkit._memory import read_limit, room_beside
 from ntkit.empirical.assign import assign
 from ntkit.empirical.contraction import Jacobian
 from ntkit.empirical.costs import Work, cut
 from ntkit.empirical.graph import find_uses
 from ntkit.empirical.independence import require_eval_layers, running_the_model
-from ntkit.empirical.inputs import Inputs, admit, batch_size, first_leaf, take
+from ntkit.empirical.inputs import Inputs, a_few, batch_size, first_leaf, take
 from ntkit.empirical.kernel import EmpiricalKernel
 from ntkit.empirical.network import Network, derivatives
 from ntkit.empirical.routes import GenericRoute
 from ntkit.empirical.rules import Matrix, rule_of
 from ntkit.errors import InvalidInput
 
-_PROBE_SAMPLES = 4  # that torch.vmap, or a layer's linearity, is proved on
 _SHIFTS = 3  # of a layer's parameters
 _SHIFT_SIZE = 4.0  # in root mean squares of a parameter, so that what follows the layer sees its values change sign
 
@@ -189,18 +188,14 @@ def empirical_nngp(
     """
     with derivatives():
         network = Network(model, "*", forward)
-        probe = take(_admitted(network, x1, "x1"), slice(0, _PROBE_SAMPLES))
+        probe = a_few(network.admit(x1, "x1"))
         require_eval_layers(model)
         with running_the_model():
             out = network(probe)
         names = _last_layer(network, out) if layer is None else _named_layer(model, layer)
         _require_affine(network, probe, names, layer)
 
-    def first_output(model: nn.Module, x: Any) -> Tensor:
-        out = _called(model, forward, x)
-        return out.reshape(len(out), -1)[:, :1]
-
-    kernel = EmpiricalKernel(model, outputs="trace", parameters=names, forward=first_output)
+    kernel = EmpiricalKernel(model, outputs="trace", parameters=names, forward=forward, project=0)
     return kernel.ntk(x1, x2)
 
 
@@ -223,10 +218,8 @@ class _Source:
     ) -> _Source:
         """The samples admitted, the model known to be good, and whether torch.vmap runs it right."""
         network = Network(model, parameters, forward)
-        admitted = _admitted(network, x, "x")
-        n = batch_size(admitted)
-        count = min(n, _PROBE_SAMPLES)
-        probe = take(admitted, [i * (n - 1) // max(1, count - 1) for i in range(count)])
+        admitted = network.admit(x, "x")
+        probe = a_few(admitted)
         found = assign(network, probe, frozenset())
         vmapped = _vmap_is_right(network, probe, found.n_outputs)
         return _Source(network, admitted, found.n_outputs, found.saved_bytes, vmapped)
@@ -247,12 +240,8 @@ class _Source:
 
     def budget(self, numbers: int, what: str, remedy: str, memory_limit: int | None) -> int:
         """Bytes left for intermediates beside a result of so many numbers, whose size is checked."""
-        if memory_limit is not None and memory_limit <= 0:
-            raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
-        device, needed = self.network.device, numbers * self.network.dtype.itemsize
-        free = memory_limit or (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
-        require_bytes(needed, what, remedy, free, is_limit=memory_limit is not None)
-        return free - needed if memory_limit is not None else (free - needed) // 2
+        limit = read_limit(memory_limit)
+        return room_beside(numbers * self.network.dtype.itemsize, what, remedy, limit, self.network.device)
 
     def blocks(self, budget: int, copies: int) -> Iterator[tuple[slice, slice, list[Float[Tensor, "b c _"]]]]:
         """Gradients of some samples and outputs, by parameter, where they stand.
@@ -313,10 +302,6 @@ class _Sketch:
         return total.unflatten(0, (b, c))
 
 
-def _admitted(network: Network, x: Inputs, name: str) -> Any:
-    return admit(x, name, network.dtype, network.device, network.embeds)
-
-
 def _vmap_is_right(network: Network, probe: Any, o: int) -> bool:
     """Whether torch.func gives, of a random functional of each sample alone, the gradient that autograd gives."""
     generator = torch.Generator().manual_seed(0)
@@ -334,14 +319,6 @@ def _vmap_is_right(network: Network, probe: Any, o: int) -> bool:
             if float((rows[s, 0] - g.flatten()).norm()) > network.tolerance * float(g.norm()) + rounding:
                 return False
     return True
-
-
-def _called(model: nn.Module, forward: Callable[[nn.Module, Any], Tensor] | None, x: Any) -> Tensor:
-    if forward is not None:
-        return forward(model, x)
-    if isinstance(x, tuple):
-        return model(*x)
-    return model(**x) if isinstance(x, dict) else model(x)
 
 
 def _last_layer(network: Network, out: Tensor) -> list[str]:

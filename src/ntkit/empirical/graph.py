@@ -8,7 +8,7 @@ parameter and the operation that reads it there may be views, parts and numbers 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,15 +114,7 @@ class Use:
 
 def find_uses(out: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, list[Use]]:
     """Every use of the parameters on a way to `out`, in the order of the calls; what is not reached has none."""
-    names = {id(p): name for name, p in parameters.items()}
-    paths: dict[tuple[Any, int], tuple[str, tuple[tuple[Any, int], ...]] | None] = {}
-
-    def path_to(node: Any, number: int) -> tuple[str, tuple[tuple[Any, int], ...]] | None:
-        """The parameter that is all that an output of a node is made of, and how."""
-        if (node, number) not in paths:
-            paths[node, number] = _path_to(node, number, names, path_to)
-        return paths[node, number]
-
+    paths = _Paths(parameters)
     found: dict[str, list[Use]] = {name: [] for name in parameters}
     tables = set()  # operations that read rows of a table for samples of their own, and what follows them
     seen, waiting = set(), [out.grad_fn] if out.grad_fn is not None else []
@@ -131,11 +123,11 @@ def find_uses(out: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, list[U
         for slot, (before, number) in enumerate(node.next_functions):
             if before is None:
                 continue
-            known = path_to(before, number)
+            known = paths.to(before, number)
             if known is not None and _looks_up(known[1]) and not _repeats(node, before, number):
                 known = None
                 tables.add(before)
-            if known is not None and (path_to(node, 0) is None or node in tables):
+            if known is not None and (paths.to(node, 0) is None or node in tables):
                 name, path = known
                 found[name].append(Use(name, node, slot, _shape(before, number), path))
             if known is None and before not in seen:
@@ -186,16 +178,29 @@ def are_apart(parts: Sequence[Part]) -> bool:
     )
 
 
-def _path_to(node: Any, number: int, names: Mapping[int, str], path_to: Callable[..., Any]) -> Any:
-    if hasattr(node, "variable"):
-        name = names.get(id(node.variable))
-        return None if name is None else (name, ())
-    name = node.name()
-    if name not in _VIEWS and name not in _PARTS and _factor(node) is None and not _reads_once(node):
-        return None
-    before, first = node.next_functions[0]
-    known = None if before is None else path_to(before, first)
-    return None if known is None else (known[0], ((node, number), *known[1]))
+class _Paths:
+    """Ways from operations' outputs back to parameters, each found once."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]):
+        self._names = {id(p): name for name, p in parameters.items()}
+        self._known: dict[tuple[Any, int], tuple[str, tuple[tuple[Any, int], ...]] | None] = {}
+
+    def to(self, node: Any, number: int) -> tuple[str, tuple[tuple[Any, int], ...]] | None:
+        """The parameter that is all that an output of a node is made of, and how."""
+        if (node, number) not in self._known:
+            self._known[node, number] = self._found(node, number)
+        return self._known[node, number]
+
+    def _found(self, node: Any, number: int) -> tuple[str, tuple[tuple[Any, int], ...]] | None:
+        if hasattr(node, "variable"):
+            name = self._names.get(id(node.variable))
+            return None if name is None else (name, ())
+        name = node.name()
+        if name not in _VIEWS and name not in _PARTS and _factor(node) is None and not _reads_once(node):
+            return None
+        before, first = node.next_functions[0]
+        known = None if before is None else self.to(before, first)
+        return None if known is None else (known[0], ((node, number), *known[1]))
 
 
 def _reads_once(node: Any) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ntkit.empirical.inputs import take
+from ntkit.empirical.inputs import FEW, spread, take
 from ntkit.empirical.network import Network
 from ntkit.errors import InvalidInput
 
@@ -69,9 +69,25 @@ def require_same(
     near = bound * float((together if scale is None else scale).abs().max())
     if alone.shape[1:] != together.shape[1:] or not torch.allclose(alone[0], together[0], rtol=0, atol=near):
         raise InvalidInput(
-            "samples must be treated independently, but the model gives a sample another output alone "
-            "than in a batch (batch statistics, dropout or other randomness); call model.eval() first"
+            "samples must be treated independently, but the model gives a sample another output alone than in a batch "
+            "(batch statistics, dropout or other randomness, samples on another axis than the first); call "
+            "model.eval() first, and let each row of the outputs depend on its own sample alone"
         )
+
+
+def require_few_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) -> None:
+    """Raise `InvalidInput` unless some samples have the same outputs among themselves, turned round, as in a batch.
+
+    Of more than a few samples it sees most of what mixes them, for the price of a few: positions, neighbours and
+    whatever is taken over the batch are others.
+    """
+    n = len(together)
+    rows = spread(n, min(FEW, n // 2))[::-1]
+    if rows:
+        with torch.no_grad():
+            few = network(take(x, rows))
+        for k, row in enumerate(rows):
+            require_same(few[k : k + 1], together[row:], together, network.tolerance)
 
 
 def require_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) -> None:
@@ -88,5 +104,25 @@ def running_the_model() -> Iterator[None]:
         yield
     except InvalidInput:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:  # as of tokens that no table has
         raise InvalidInput(f"the model cannot be run on samples of this form: {error}") from error
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """What autograd cannot do with the model becomes an `InvalidInput`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if "inplace operation" in text:
+            remedy = "write h = h + 1 in place of h.add_(1) where autograd has kept h"
+        elif "compiled" in text:
+            remedy = "give the module as it was before torch.compile"
+        else:
+            remedy = "use operations that have derivatives"
+        raise InvalidInput(
+            f"the model must be differentiable by torch.autograd.grad, but: {text.splitlines()[0]}; {remedy}"
+        ) from error

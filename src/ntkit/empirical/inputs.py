@@ -27,7 +27,8 @@ def leaves(x: Any, name: str) -> Iterator[tuple[str, Any]]:
 def map_leaves(function: Callable[..., Any], x: Any, *others: Any) -> Any:
     """The structure of `x` with `function` applied to its leaves, and to the leaves of `others` there."""
     if isinstance(x, tuple):
-        return tuple(map_leaves(function, *parts) for parts in zip(x, *others, strict=True))
+        parts = [map_leaves(function, *parts) for parts in zip(x, *others, strict=True)]
+        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)  # named tuples keep their names
     if isinstance(x, dict):
         return {key: map_leaves(function, part, *(other[key] for other in others)) for key, part in x.items()}
     return function(x, *others)
@@ -36,6 +37,20 @@ def map_leaves(function: Callable[..., Any], x: Any, *others: Any) -> Any:
 def take(x: Any, rows: slice | list[int]) -> Any:
     """The samples `rows`, copied: a model that works in place must not reach the caller's data."""
     return map_leaves(lambda leaf: leaf[rows].clone(), x)
+
+
+FEW = 4  # samples that a model is examined on
+
+
+def a_few(x: Any, at_most: int = FEW) -> Any:
+    """Some of the samples from all over the batch, the first and the last among them."""
+    return take(x, spread(batch_size(x), at_most))
+
+
+def spread(n: int, at_most: int) -> list[int]:
+    """Some of n places, the last among them, and the first if they are two or more."""
+    count = min(n, at_most)
+    return [n - 1] if count == 1 else [i * (n - 1) // (count - 1) for i in range(count)]
 
 
 def join(x1: Any, x2: Any) -> Any:
@@ -85,10 +100,10 @@ def require_one_size(x: Any, name: str) -> None:
 
 
 def _as_tensor(leaf: Any) -> Tensor:
-    """A numpy leaf as a tensor; reversed or read-only memory, which torch cannot view, is copied."""
+    """A numpy leaf as a tensor; memory that torch cannot view, reversed, read-only or of other order, is copied."""
     if isinstance(leaf, np.ndarray):
-        safe = leaf.flags.writeable and all(stride >= 0 for stride in leaf.strides)
-        return torch.from_numpy(leaf if safe else leaf.copy())
+        safe = leaf.flags.writeable and all(stride >= 0 for stride in leaf.strides) and leaf.dtype.isnative
+        return torch.from_numpy(leaf if safe else leaf.astype(leaf.dtype.newbyteorder("=")))
     return leaf
 
 
@@ -97,6 +112,8 @@ def _admit_leaf(leaf: Any, name: str, dtype: torch.dtype, device: torch.device, 
         raise InvalidInput(
             f"{name} must be a torch tensor or numpy array, or a tuple or dict of them, got {type(leaf).__name__}"
         )
+    if isinstance(leaf, Tensor) and leaf.is_nested:
+        raise InvalidInput(f"{name} must be a dense tensor, got a nested one; pad its samples to one size")
     if leaf.ndim == 0:
         raise InvalidInput(f"{name} must be batched on axis 0, got a single number; add an axis with x[None]")
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biuf":

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from glob import escape
 from typing import Any, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ntkit._arrays import Array, like
+from ntkit._memory import read_limit
 from ntkit.empirical import geometry
 from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import Plan
 from ntkit.empirical.engine import Engine
-from ntkit.empirical.inputs import Inputs, admit, first_leaf, require_alike, require_one_size
-from ntkit.empirical.network import Network, check_parameters, derivatives, select_parameters
+from ntkit.empirical.inputs import Inputs, first_leaf, require_alike, require_one_size
+from ntkit.empirical.network import Network, check_parameters, derivatives, require_callable, select_parameters
 from ntkit.empirical.projection import Project, read_projection, split_labels
 from ntkit.errors import InvalidInput
 
@@ -28,7 +28,7 @@ class EmpiricalKernel:
     rule for through per-sample Jacobians. Each call sees the parameters of that moment; the model is left as it was.
 
     Args:
-        model: any torch module in float32 or float64 that treats samples independently.
+        model: any torch module in float32, float64 or bfloat16 that treats samples independently.
         outputs: "full" every pair of outputs, "diagonal" equal outputs, "trace" their sum, "mean" trace / O.
         parameters: names or glob patterns of the parameters θ; default all that require grad.
         forward: f(model, x) -> (n, O), for a model that is not called as model(x), model(*x) or model(**x).
@@ -68,8 +68,7 @@ class EmpiricalKernel:
             raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
         if outputs not in get_args(Outputs):
             raise InvalidInput(f"outputs must be one of {', '.join(map(repr, get_args(Outputs)))}, got {outputs!r}")
-        if memory_limit is not None and memory_limit <= 0:
-            raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
+        require_callable(forward)
         check_parameters(model, parameters)  # what is wrong with the model or the patterns is said now
         self.model = model
         self.outputs: Outputs = outputs
@@ -77,7 +76,7 @@ class EmpiricalKernel:
         self.forward = forward
         self.project = project
         self._projection = read_projection(project)
-        self.memory_limit = memory_limit
+        self.memory_limit = read_limit(memory_limit)
 
     def __repr__(self) -> str:
         options = f"outputs={self.outputs!r}, parameters={self.parameters!r}"
@@ -151,7 +150,6 @@ class EmpiricalKernel:
             for name in chosen:
                 owner = name.rpartition(".")[0] or name
                 groups[owner] = [*groups.get(owner, []), name]
-            groups = {owner: [escape(name) for name in names] for owner, names in groups.items()}
         elif self.parameters is not None:
             raise InvalidInput("groups must say which parameters enter, but the kernel was made with parameters=...")
         return self._gram(x1, x2, groups, centered, normalized)
@@ -242,10 +240,9 @@ class EmpiricalKernel:
     def _admit(self, engine: Engine, x: Inputs, name: str) -> Any:
         network = engine.network
         if self._projection is None or not self._projection.labelled:
-            return admit(x, name, network.dtype, network.device, network.embeds)
+            return network.admit(x, name)
         samples, labels = split_labels(x, name)
-        samples = admit(samples, name, network.dtype, network.device, network.embeds)
-        pair = (samples, labels.to(network.device))
+        pair = (network.admit(samples, name), labels.to(network.device))
         require_one_size(pair, name)
         return pair
 
@@ -262,7 +259,7 @@ def empirical_ntk(
     """The empirical tangent kernel of a model, k(x, x') = Σ_θ ∂f(x)/∂θ · ∂f(x')/∂θ; see `EmpiricalKernel`.
 
     Args:
-        model: any torch module in float32 or float64 that treats samples independently.
+        model: any torch module in float32, float64 or bfloat16 that treats samples independently.
         x1: (n, ...) samples as the model takes them: a tensor, or a tuple or dict of them.
         x2: (m, ...) samples of the same form; None means x1.
         outputs: "full" (n, m, O, O), "diagonal" (n, m, O), "trace" (n, m) the sum over outputs, "mean" trace

@@ -7,7 +7,7 @@ were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,37 +19,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntkit._arrays import check_finite
 from ntkit._products import fast_products
-from ntkit.empirical.inputs import batch_size, map_leaves
+from ntkit.empirical.inputs import admit, batch_size, map_leaves
 from ntkit.empirical.projection import Projection
+from ntkit.empirical.substitution import substituted, undisturbed
 from ntkit.errors import InvalidInput
-
-
-class _Call(nn.Module):
-    """The model behind one argument, whatever form its inputs have."""
-
-    def __init__(
-        self, model: nn.Module, forward: Callable[[nn.Module, Any], Tensor] | None, projection: Projection | None
-    ):
-        super().__init__()
-        self.model = model
-        self.function = forward
-        self.projection = projection
-
-    def forward(self, x: Any) -> Any:
-        if self.projection is None:
-            return self._outputs(x)
-        samples, labels = x if self.projection.labelled else (x, None)
-        out = self._outputs(samples)
-        if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != batch_size(samples) or out.numel() == 0:
-            return out  # whoever called says what is wrong
-        return self.projection.of(out.reshape(len(out), -1), labels)
-
-    def _outputs(self, x: Any) -> Any:
-        if self.function is not None:
-            return self.function(self.model, x)
-        if isinstance(x, tuple):
-            return self.model(*x)
-        return self.model(**x) if isinstance(x, dict) else self.model(x)
 
 
 class Network:
@@ -78,17 +51,26 @@ class Network:
         groups: Mapping[str, str | Sequence[str]] | None = None,
         low_precision: bool = False,
     ):
+        require_callable(forward)
         self.model = model
-        self.own = dict(model.named_parameters())  # a tied parameter once, under its first name
+        self.own = _own(model)  # a tied parameter once, under its first name
         self.part_of = _parts(model, parameters, groups)  # the part of the kernel that a parameter belongs to
         self.selected = [name for name in self.own if name in self.part_of]
         self.dtype, self.device = _one_kind(self.own, low_precision)
         self.low_precision = low_precision
         self.result_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype  # that products are summed in
-        self.standins = {name: p.detach().requires_grad_(name in self.selected) for name, p in self.own.items()}
+        self.standins = {name: _standin(p).requires_grad_(name in self.selected) for name, p in self.own.items()}
         embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
         self.embeds = embeds or forward is not None  # integers make sense: who writes forward knows what they mean
-        self._call = _Call(model, forward, projection)
+        self._forward, self._projection = forward, projection
+
+    def admit(self, x: Any, name: str) -> Any:
+        """A caller's samples as tensors of the model's kind; `name` is what errors call them.
+
+        Raises:
+            InvalidInput: see `inputs.admit`.
+        """
+        return admit(x, name, self.dtype, self.device, self.embeds)
 
     def edges(self, names: Sequence[str]) -> list[GradientEdge]:
         """Where stand-ins enter the autograd graph."""
@@ -140,10 +122,36 @@ class Network:
         return self._evaluate({**fixed, **parameters}, batch).reshape(-1)
 
     def _evaluate(self, parameters: dict[str, Tensor], x: Any) -> Any:
-        buffers = {f"model.{name}": b.clone() for name, b in self.model.named_buffers()}
-        swapped = {f"model.{name}": p for name, p in parameters.items()}
-        with fast_products(next(iter(parameters.values()))):
-            return torch.func.functional_call(self._call, {**swapped, **buffers}, (x,))
+        buffers = {name: b.clone() for name, b in self.model.named_buffers()}
+        with fast_products(next(iter(parameters.values()))), substituted(self.model, {**parameters, **buffers}):
+            return self._outputs_of(x)
+
+    def _outputs_of(self, x: Any) -> Any:
+        if self._projection is None:
+            return self._called(x)
+        samples, labels = x if self._projection.labelled else (x, None)
+        out = self._called(samples)
+        if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != batch_size(samples) or out.numel() == 0:
+            return out  # whoever called says what is wrong
+        return self._projection.of(out.reshape(len(out), -1), labels)
+
+    def _called(self, x: Any) -> Any:
+        if self._forward is not None:
+            return self._forward(self.model, x)
+        if isinstance(x, tuple):
+            return self.model(*x)
+        return self.model(**x) if isinstance(x, dict) else self.model(x)
+
+
+def _own(model: nn.Module, every_name: bool = False) -> dict[str, nn.Parameter]:
+    """A model's parameters, a tied one under its first name alone or under every one."""
+    with undisturbed:
+        return dict(model.named_parameters(remove_duplicate=not every_name))
+
+
+def _standin(p: Tensor) -> Tensor:
+    """A parameter's values outside of its graph; what was made in inference mode can have no derivatives."""
+    return p.detach().clone() if p.is_inference() else p.detach()
 
 
 @contextmanager
@@ -153,19 +161,25 @@ def derivatives() -> Iterator[None]:
         yield
 
 
+def require_callable(forward: Any) -> None:
+    """Raise `InvalidInput` unless a caller's `forward` is a function, or None."""
+    if forward is not None and not callable(forward):
+        raise InvalidInput(f"forward must be a function of the model and x, got {type(forward).__name__}")
+
+
 def check_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> None:
     """Raise `InvalidInput` for what a `Network` would raise it for."""
     select_parameters(model, patterns)
-    _one_kind(dict(model.named_parameters()), low_precision=True)
+    _one_kind(_own(model), low_precision=True)
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> list[str]:
     """The names of the parameters that enter the kernel, in the model's order.
 
     A name or pattern counts whether or not the parameter requires grad; an alias of a tied parameter selects
-    it.
+    it. What is a name is no pattern, whatever characters it has.
     """
-    own = dict(model.named_parameters())
+    own = _own(model)
     if not own:
         raise InvalidInput(f"the model must have parameters, got {type(model).__name__} with none")
     if patterns is None:
@@ -176,13 +190,17 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
                 "select some by name with parameters=[...]"
             )
         return selected
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    if not isinstance(patterns, Collection) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise InvalidInput(f"parameters must be names or glob patterns, such as ['head.*'], got {patterns!r}")
     if not patterns:
         raise InvalidInput("parameters must name at least one parameter, got an empty list; None selects all")
-    aliases = list(model.named_parameters(remove_duplicate=False))
+    aliases = _own(model, every_name=True).items()
     chosen: set[int] = set()
     for pattern in patterns:
-        matches = {id(p) for name, p in aliases if fnmatchcase(name, pattern)}
+        named = {id(p) for name, p in aliases if name == pattern}
+        matches = named or {id(p) for name, p in aliases if fnmatchcase(name, pattern)}
         if not matches:
             raise InvalidInput(f"parameters: {pattern!r} matches none of the model's parameters, {', '.join(own)}")
         chosen |= matches
@@ -195,6 +213,8 @@ def _parts(
     """The part of the kernel that each selected parameter belongs to."""
     if groups is None:
         return dict.fromkeys(select_parameters(model, patterns), "")
+    if not isinstance(groups, Mapping):
+        raise InvalidInput(f"groups must be a mapping such as {{'head': 'head.*'}}, got {type(groups).__name__}")
     if not groups:
         raise InvalidInput("groups must name at least one group of parameters, got none; None gives one a layer")
     part_of: dict[str, str] = {}

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from ntkit._arrays import Array, check_finite, like, to_tensor
-from ntkit._memory import require_bytes
+from ntkit._memory import read_limit, require_bytes
 from ntkit.empirical.directional import Mode
 from ntkit.empirical.inputs import Inputs
 from ntkit.empirical.kernel import EmpiricalKernel
@@ -79,7 +79,8 @@ class NTKOperator(LinearOperator):
         size = self.n_samples * self.n_outputs
         dtype = np.float64 if self.tangent.outputs.dtype == torch.float64 else np.float32
         super().__init__(dtype=dtype, shape=(size, size))
-        self._options: dict[str, Any] = {"parameters": parameters, "forward": forward, "memory_limit": memory_limit}
+        limit = read_limit(memory_limit)
+        self._options: dict[str, Any] = {"parameters": parameters, "forward": forward, "memory_limit": limit}
         self._dense = EmpiricalKernel(self.tangent.model, **self._options)
 
     def apply(self, v: Float[Tensor, " no"]) -> Float[Tensor, " no"]:

@@ -7,21 +7,21 @@ block of rows; and few outputs at a time leave room for more. The plan with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ntkit._memory import human_bytes
 from ntkit.empirical.contraction import SLAB_NUMBERS, Outputs
 from ntkit.empirical.costs import (
     Contraction,
     LayerSizes,
     Work,
+    halvings,
     largest_tile,
     layer_numbers,
     pair_numbers,
+    too_little,
 )
 from ntkit.empirical.groups import Group
-from ntkit.errors import MemoryLimitExceeded
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,7 @@ def plan_passes(sizes: Sizes, task: Task) -> list[Passes]:
         groups = list(sizes.layers)
         least = sizes.held(groups, 1) * 2 + sizes.passing(groups, 1)
         needed = max(4 * least // 3, 4 * sizes.multiplying(groups, 1, task.outputs))
-        raise MemoryLimitExceeded(
-            f"the derivatives of one output at one sample need {human_bytes(needed)} of working memory, but "
-            f"{human_bytes(max(0, sizes.budget))} are left beside the result; raise memory_limit, or select fewer "
-            "parameters with parameters=[...]"
-        )
+        raise too_little(needed, sizes.budget)
     return min(plans, key=lambda plan: sum(passes.cost for passes in plan))
 
 
@@ -140,18 +136,11 @@ def _units(groups: Sequence[Group]) -> list[list[Group]]:
 def _best_of(parts: Sequence[Sequence[list[Group]]], sizes: Sizes, task: Task) -> list[Passes] | None:
     plan = []
     for units in parts:
-        found = [packed for chunk in _chunks(sizes.n_outputs) if (packed := _packed(units, chunk, sizes, task))]
+        found = [packed for chunk in halvings(sizes.n_outputs) if (packed := _packed(units, chunk, sizes, task))]
         if units and not found:
             return None
         plan += min(found, key=lambda packed: sum(passes.cost for passes in packed), default=[])
     return plan
-
-
-def _chunks(o: int) -> Iterator[int]:
-    while o > 1:
-        yield o
-        o = (o + 1) // 2
-    yield 1
 
 
 def _packed(units: Sequence[list[Group]], chunk: int, sizes: Sizes, task: Task) -> list[Passes] | None:
@@ -178,10 +167,10 @@ def _passes(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Pa
 
     A quarter of the budget is for products of pairs, half of what is left at most for samples that pass.
     """
-    multiplying = sizes.multiplying(groups, chunk, task.outputs)
     in_factors = _in_factors(groups, chunk, sizes, task)
     if in_factors is not None:
         return in_factors
+    multiplying = sizes.multiplying(groups, chunk, task.outputs)
     usable, tile = 3 * sizes.budget // 4, largest_tile(sizes.budget, multiplying)
     held, passing = sizes.held(groups, chunk), sizes.passing(groups, chunk)
     if task.diagonal:

@@ -19,7 +19,7 @@ from ntkit.empirical.contraction import Features, Jacobian, Later
 from ntkit.empirical.costs import Contraction
 from ntkit.empirical.graph import Reassign, Stale, find_uses, is_plain, no_gradient, structure
 from ntkit.empirical.groups import Group, Order, Site, are_attributed, derivatives_of, grouped
-from ntkit.empirical.independence import require_alone
+from ntkit.empirical.independence import require_alone, require_few_alone
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.network import Network
 
@@ -121,6 +121,8 @@ class LayerRoute(Route):
             if self.strictly:
                 raise Stale
             require_alone(self.network, x, out.detach())
+        elif not self.strictly:
+            require_few_alone(self.network, x, out.detach())
         names = [*self.orders, *self.unused]
         uses = find_uses(out, {name: self.network.standins[name] for name in names})
         used = [name for name in self.unused if uses[name]]

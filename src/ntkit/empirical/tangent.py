@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ntkit._memory import available_bytes, require_bytes
+from ntkit._memory import free_bytes, read_limit, require_bytes
 from ntkit.empirical.assign import assign
 from ntkit.empirical.directional import Block, Mode, plain_attention, working_mode
-from ntkit.empirical.independence import require_alone, require_same, run_alone, running_the_model
-from ntkit.empirical.inputs import Inputs, admit, batch_size, take
+from ntkit.empirical.independence import require_few_alone, require_same, run_alone, running_the_model
+from ntkit.empirical.inputs import Inputs, a_few, batch_size, take
 from ntkit.empirical.network import Network, derivatives
 from ntkit.errors import InvalidInput
 
-_PROBE_SAMPLES = 4  # that the model is examined on
 # what a sample's graph, and a pass over it, take in units of what autograd saves of the sample's forward pass
 _HELD: Mapping[str, int] = {"reverse-forward": 3, "reverse-reverse": 4}
 
@@ -71,19 +70,16 @@ class Tangent:
     ):
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if memory_limit is not None and memory_limit <= 0:
-            raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit}")
         with derivatives():
             network = Network(model, parameters, forward)
-            self.x = take(admit(x, "x", network.dtype, network.device, network.embeds), slice(None))
-            probe = take(self.x, _spread(batch_size(self.x)))
+            self.x = take(network.admit(x, "x"), slice(None))
+            probe = a_few(self.x)
             assign(network, probe, frozenset())  # refuses what EmpiricalKernel refuses
-            require_alone(network, probe, network(probe).detach())
             self.model = _copied(model)
             self._network = Network(self.model, parameters, forward)
             self.point = {name: self._network.standins[name].detach() for name in self._network.selected}
             self.mode: Mode = working_mode(self._network, probe, mode)
-            self._cut(memory_limit)
+            self._cut(read_limit(memory_limit))
             self.outputs = self._evaluate()
 
     def push(self, direction: Mapping[str, Tensor]) -> Float[Tensor, "n o"]:
@@ -132,7 +128,7 @@ class Tangent:
         with running_the_model(), plain_attention():
             self._alone, saved = run_alone(network, take(self.x, slice(0, 1)))
         self.bytes_each = each = max(1, _HELD[self.mode] * saved)
-        limit = memory_limit or _free(network.device) // 2
+        limit = memory_limit or free_bytes(network.device) // 2
         remedy = "raise memory_limit, or select fewer parameters"
         require_bytes(each, "the graph of one sample", remedy, limit, is_limit=memory_limit is not None)
         self._whole = Block(network, self.x, self.mode) if n * each <= limit else None
@@ -149,22 +145,12 @@ class Tangent:
                 with torch.no_grad(), plain_attention():
                     parts = [self._network(take(self.x, slice(i, i + self.block))) for i in self._starts()]
                 out = torch.cat(parts)
-        require_same(self._alone, out)
+            require_same(self._alone, out)
+            require_few_alone(self._network, self.x, out)
         return out
 
     def _starts(self) -> range:
         return range(0, batch_size(self.x), self.block)
-
-
-def _free(device: torch.device) -> int:
-    """Bytes free on a device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
-
-
-def _spread(n: int) -> list[int]:
-    """A few samples, the first and the last among them."""
-    count = min(n, _PROBE_SAMPLES)
-    return [i * (n - 1) // max(1, count - 1) for i in range(count)]
 
 
 def _copied(model: nn.Module) -> nn.Module:

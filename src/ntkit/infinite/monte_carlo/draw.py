@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from ntkit._memory import require_bytes
-from ntkit.empirical.inputs import Inputs, admit, batch_size, require_alike, take
+from ntkit.empirical.inputs import Inputs, batch_size, require_alike, take
 from ntkit.empirical.kernel import EmpiricalKernel
 from ntkit.empirical.network import Network
 from ntkit.empirical.outputs import outputs
@@ -94,8 +93,7 @@ def task_of(
             'some, or pass which="nngp"'
         )
     network = Network(model, "*", forward)
-    as_samples = partial(admit, dtype=network.dtype, device=network.device, embeds=network.embeds)
-    first, second = as_samples(x1, "x1"), None if x2 is None else as_samples(x2, "x2")
+    first, second = network.admit(x1, "x1"), None if x2 is None else network.admit(x2, "x2")
     if second is not None:
         require_alike(first, second)
     task = Task(first, second, kinds, forward, limit, network.dtype)

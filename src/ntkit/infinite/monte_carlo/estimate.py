@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from ntkit._memory import read_limit
 from ntkit._progress import Reporter
 from ntkit.empirical.inputs import Inputs
 from ntkit.empirical.network import derivatives
@@ -146,12 +147,13 @@ def monte_carlo_kernel(
     """
     rule = Rule(draws, precision, min_draws)
     _check_arguments(builder, rule, seed, which, forward, resume)
-    _check_resources(memory_limit, checkpoint)
+    _check_checkpoint(checkpoint)
+    limit = read_limit(memory_limit)
     store = None if checkpoint is None else Checkpoint(Path(checkpoint).expanduser().resolve())
     with generators_kept(), derivatives():
         networks = Networks(builder, seed, *kind_of_data(x1))
         first = networks.first()
-        task = task_of(first, x1, x2, kinds_of(which), forward, None if memory_limit is None else int(memory_limit))
+        task = task_of(first, x1, x2, kinds_of(which), forward, limit)
         run = _started(_identity(first, task, seed, which), task, resume, store)
         run = _continued(run, first, networks, task, rule, store, Reporter(progress))
     if precision is not None and not rule.is_reached(run):
@@ -242,8 +244,6 @@ def _check_arguments(builder: Any, rule: Rule, seed: Any, which: Any, forward: A
         raise InvalidInput(f"resume must be a result of monte_carlo_kernel, got {type(resume).__name__}")
 
 
-def _check_resources(memory_limit: Any, checkpoint: Any) -> None:
-    if memory_limit is not None and not (isinstance(memory_limit, Real) and float(memory_limit) > 0):
-        raise InvalidInput(f"memory_limit must be a positive number of bytes, got {memory_limit!r}")
+def _check_checkpoint(checkpoint: Any) -> None:
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
         raise InvalidInput(f"checkpoint must be the path of a file, got {type(checkpoint).__name__}")
