@@ -266,3 +266,30 @@ def test_the_nngp_of_numpy_data_and_several_inputs():
     h = (torch.tanh(two.a(left)) * right).detach()
     assert_same(empirical_nngp(two, (left, right)), h @ h.T + 1, 1e-12)
     assert_same(empirical_nngp(two, {"right": right, "left": left}), h @ h.T + 1, 1e-12)
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return torch.cat([self.first(x.tanh()), self.second(x.tanh())], 1)
+
+
+def test_heads_side_by_side_have_features_of_their_own():
+    model, x = Heads().double(), features(5)
+    for layer in (None, "second"):
+        with pytest.raises(InvalidInput, match=r"the first output must depend on the layer of second\.weight"):
+            empirical_nngp(model, x, layer=layer)
+    expected = x.tanh() @ x.tanh().T + 1
+    assert_same(empirical_nngp(model, x, layer="first"), expected, 1e-12)
+    assert_same(empirical_nngp(model, x, forward=lambda m, x: m(x)[:, 2:]), expected, 1e-12)
+
+
+def test_samples_that_meet_have_no_gradients_of_their_own():
+    layer, x = nn.Linear(4, 2).double(), features(10)
+    capacity = lambda self, x: self(x) * (torch.arange(len(x)) < 5).to(x)[:, None]  # noqa: E731
+    for function in (per_sample_gradients, gradient_features):
+        with pytest.raises(InvalidInput, match="another output alone than in a batch"):
+            function(layer, x, forward=capacity)

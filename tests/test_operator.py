@@ -389,3 +389,23 @@ def test_a_target_out_of_reach_asks_for_a_ridge():
     operator = ntkit.NTKOperator(nn.Linear(2, 1).double(), torch.randn(9, 2, dtype=torch.float64))
     with pytest.raises(NtkitError, match="larger ridge"):
         operator.solve(torch.randn(9, 1, dtype=torch.float64), preconditioner=None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_complex_and_other_vectors():
+    operator = NTKOperator(nn.Linear(3, 2).double(), torch.randn(4, 3, dtype=torch.float64))
+    v = np.arange(8) + 1j * np.arange(8)[::-1]
+    dense = operator.to_dense().numpy()
+    assert np.allclose(operator @ v, dense @ v)
+    assert np.allclose(operator.matmat(np.stack([v, 2j * v], 1)), dense @ np.stack([v, 2j * v], 1))
+    with pytest.raises(InvalidInput, match=r"dense real vectors, got torch\.complex128"):
+        operator @ torch.from_numpy(v)
+    with pytest.raises(InvalidInput, match=r"dense real vectors, got torch.float64 of layout torch.sparse_coo"):
+        operator @ torch.eye(8, dtype=torch.float64).to_sparse()
+    with pytest.raises(InvalidInput, match=r"applied to a tensor \(no,\), got \(8, 2\)"):
+        operator.apply(torch.ones(8, 2).double())
+
+
+def test_gradients_that_are_not_finite():
+    with pytest.raises(InvalidInput, match=r"the gradient of 'weight'"):
+        NTKOperator(nn.Linear(3, 1, bias=False).double(), torch.zeros(2, 3).double(), forward=lambda m, x: m(x).sqrt())

@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import BackwardCFunction
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ntkit._arrays import check_finite
 from ntkit._products import fast_products
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.network import Network, derivatives
@@ -147,7 +148,10 @@ def _is_transpose(block: Block, network: Network) -> bool:
 
     v = drawn(block.outputs.detach())
     w = {name: drawn(network.standins[name].detach()) for name in network.selected}
-    pulled, pushed = block.pull(v), block.push(w).detach()
+    pulled = block.pull(v)
+    for name, gradient in pulled.items():
+        check_finite(gradient, f"the gradient of {name!r}")
+    pushed = block.push(w).detach()
     terms = torch.stack([(pulled[name] * w[name]).double().sum() for name in w])
     gap = float((pushed.double() * v.double()).sum() - terms.sum())
     bound = 1e-3 if v.dtype == torch.float32 else 1e-7

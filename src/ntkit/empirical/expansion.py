@@ -102,7 +102,7 @@ class Expansion(nn.Module):
             return (call({}),)
         point = {name: self._point[name] for name in steps}
         try:
-            return _by_forward_mode(partial(call, forward_mode=True), self.order, steps)(point)
+            found = _by_forward_mode(partial(call, forward_mode=True), self.order, steps)(point)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # also NotImplementedError; an operation has no derivative, or the model fails
@@ -113,6 +113,9 @@ class Expansion(nn.Module):
             except RuntimeError as second:
                 error = second if _missing(error) is None else error
             raise _no_derivative(error, self.order, call, point) from error
+        if self.order > 1:
+            _require_torchs_own(call, point, self.order)
+        return found
 
 
 class _Call:
@@ -133,8 +136,15 @@ class _Call:
     def __call__(self, moved: Point, forward_mode: bool = False) -> tuple[Tensor, ...]:
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         args, kwargs = tree_map_only(Tensor, Tensor.clone, self.arguments)  # for models that work in place
+        chance = torch.get_rng_state()
         with AsAutogradDoes(forward_mode), substituted(self.model, {**self.point, **moved, **buffers}):
             out = self.model(*args, **kwargs)
+        if not torch.equal(chance, torch.get_rng_state()):
+            torch.set_rng_state(chance)
+            raise InvalidInput(
+                "the model must be the same function in every call to be expanded, but it draws random numbers "
+                "(dropout, noise); call model.eval() first, or leave them out"
+            )
         leaves, self.form = tree_flatten(out)
         for leaf in leaves:
             if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
@@ -218,6 +228,17 @@ def _missing(error: Exception) -> str | None:
     return found.group(1) if found else None
 
 
+def _require_torchs_own(call: _Call, point: Point, order: int) -> None:
+    """Raise `InvalidInput` for an autograd.Function: torch takes no derivative of what its jvp computes."""
+    own = users_functions(call({name: p.detach().requires_grad_() for name, p in point.items()}))
+    if own:
+        raise InvalidInput(
+            f"an expansion of order {order} needs derivatives of derivatives, which torch gets wrong through an "
+            f"autograd.Function with a jvp, but the model calls {', '.join(own)}; compute it by torch's operations, or "
+            "take order 1"
+        )
+
+
 def _no_derivative(error: Exception, order: int, call: _Call, point: Point) -> InvalidInput:
     operation = _missing(error)
     if operation is None:
@@ -274,6 +295,8 @@ def _given_point(model: nn.Module, params0: Mapping[str, Tensor] | None) -> Poin
     for name, value in params0.items():
         p = own[names[name]]
         _check_value(name, value, p)
+        if names[name] in point and not torch.equal(value, point[names[name]]):
+            raise InvalidInput(f"params0 must agree where parameters are tied, {name!r} differs from {names[name]!r}")
         point[names[name]] = value.detach().clone()
     return point
 

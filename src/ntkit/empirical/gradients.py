@@ -22,7 +22,7 @@ from ntkit.empirical.assign import assign
 from ntkit.empirical.contraction import Jacobian
 from ntkit.empirical.costs import Work, cut
 from ntkit.empirical.graph import find_uses
-from ntkit.empirical.independence import require_eval_layers, running_the_model
+from ntkit.empirical.independence import require_eval_layers, require_few_alone, running_the_model
 from ntkit.empirical.inputs import Inputs, a_few, batch_size, first_leaf, take
 from ntkit.empirical.kernel import EmpiricalKernel
 from ntkit.empirical.network import Network, derivatives
@@ -144,7 +144,10 @@ def gradient_features(
         sketch = None if dimension is None else _Sketch.drawn(source, dimension, seed)
         held = 0 if sketch is None else sketch.bytes
         for samples, outs, rows in source.blocks(budget - held, 1 if sketch is None else 2):
-            result[samples, outs] = torch.cat(rows, -1) if sketch is None else sketch.of(rows)
+            if sketch is None:
+                result[samples, outs] = torch.cat(rows, -1)
+            else:
+                sketch.add(result[samples, outs], rows)
         check_finite(result, "the gradients of the model")
         return like(result, first_leaf(x))
 
@@ -196,7 +199,13 @@ def empirical_nngp(
         _require_affine(network, probe, names, layer)
 
     kernel = EmpiricalKernel(model, outputs="trace", parameters=names, forward=forward, project=0)
-    return kernel.ntk(x1, x2)
+    found, of_all = kernel.ntk(x1, x2), EmpiricalKernel(model, outputs="trace", parameters=names, forward=forward)
+    if not found.any() and of_all.diagonal(x1).any():
+        raise InvalidInput(
+            f"the first output must depend on the layer of {', '.join(names)}, but others do and it does not, as of "
+            "several heads side by side; name its own layer with layer=..., or take one head's outputs with forward=..."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -255,6 +264,8 @@ class _Source:
         for first in range(0, self.samples, work.block):
             samples = slice(first, min(first + work.block, self.samples))
             block = take(self.x, samples)
+            with torch.no_grad():
+                require_few_alone(self.network, block, self.network(take(block, slice(None))))
             for start in range(0, self.outputs, work.chunk):
                 outs = range(start, min(start + work.chunk, self.outputs))
                 rows = [f.j for f in route.features(block, outs) if isinstance(f, Jacobian)]
@@ -293,13 +304,10 @@ class _Sketch:
         """What it takes."""
         return sum(t.numel() * t.element_size() for t in [*self.buckets, *self.signs])
 
-    def of(self, rows: Sequence[Float[Tensor, "b c _"]]) -> Float[Tensor, "b c k"]:
-        """The sums of each row."""
-        b, c, _ = rows[0].shape
-        total = rows[0].new_zeros(b * c, self.dimension)
+    def add(self, total: Float[Tensor, "b c k"], rows: Sequence[Float[Tensor, "b c _"]]) -> None:
+        """Add the sums of each row to `total`."""
         for row, buckets, signs in zip(rows, self.buckets, self.signs, strict=True):
-            total.index_add_(1, buckets, row.flatten(0, 1) * signs)
-        return total.unflatten(0, (b, c))
+            total.index_add_(2, buckets, row * signs)
 
 
 def _vmap_is_right(network: Network, probe: Any, o: int) -> bool:

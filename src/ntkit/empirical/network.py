@@ -51,6 +51,8 @@ class Network:
         groups: Mapping[str, str | Sequence[str]] | None = None,
         low_precision: bool = False,
     ):
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
         require_callable(forward)
         self.model = model
         self.own = _own(model)  # a tied parameter once, under its first name

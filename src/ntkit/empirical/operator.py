@@ -84,7 +84,14 @@ class NTKOperator(LinearOperator):
         self._dense = EmpiricalKernel(self.tangent.model, **self._options)
 
     def apply(self, v: Float[Tensor, " no"]) -> Float[Tensor, " no"]:
-        """K v of one vector."""
+        """K v of one vector.
+
+        Raises:
+            InvalidInput: v is no vector of that length, not finite, or complex.
+        """
+        if not isinstance(v, Tensor) or tuple(v.shape) != self.shape[:1]:
+            got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+            raise InvalidInput(f"an operator of shape {self.shape} is applied to a tensor (no,), got {got}")
         return self._columns(v[:, None])[:, 0]
 
     def __matmul__(self, other: Any) -> Any:
@@ -98,6 +105,11 @@ class NTKOperator(LinearOperator):
 
     def _columns(self, v: Float[Tensor, "no k"]) -> Float[Tensor, "no k"]:
         """K v of several vectors, block after block of samples."""
+        if v.is_complex() or v.layout != torch.strided:
+            raise InvalidInput(
+                f"the operator is multiplied by dense real vectors, got {v.dtype} of layout {v.layout}; multiply real "
+                "and imaginary parts one after the other, and sparse ones as x.to_dense()"
+            )
         if v.shape[1] == 0:
             return v.to(self.tangent.outputs)
         weights = v.detach().to(self.tangent.outputs).T.reshape(-1, self.n_samples, self.n_outputs)
@@ -107,6 +119,8 @@ class NTKOperator(LinearOperator):
         return result.flatten(1).T.contiguous()
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
+        if np.iscomplexobj(X):  # K is real, and linear
+            return self._matmat(np.real(X)) + 1j * self._matmat(np.imag(X))
         return self._columns(torch.from_numpy(np.ascontiguousarray(X, dtype=self.dtype))).cpu().numpy()
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:

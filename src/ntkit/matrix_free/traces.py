@@ -29,7 +29,9 @@ class Estimate(Generic[ValueT]):
 
     Attributes:
         value: the estimate.
-        error: its standard error; 0 where the value is exact up to rounding.
+        error: its standard error; 0 where the value is exact up to rounding. It is an estimate as well, from numbers
+            that share most of what they are made of: by experience up to 1.8 times too small, the more so the more
+            products there are for the size. A diagonal matrix's own diagonal has no scatter that few vectors show.
     """
 
     value: ValueT
