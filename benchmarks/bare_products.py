@@ -26,7 +26,6 @@ from peers.report import results_folder, write_pair
 from peers.rows import ROWS, EmpiricalRow
 
 TURNS = {"small": 31, "large": 7}
-PEAK_SIZE = 4096
 
 
 def main() -> None:
@@ -41,8 +40,10 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     rows = [row.quick() if arguments.quick else row for row in ROWS if isinstance(row, EmpiricalRow)]
+    from peers.worker_ntkit import peak
+
     found = [measured(row) for row in rows]
-    result = {"machine": machine, "peak GFLOP/s": peak(256 if arguments.quick else PEAK_SIZE), "rows": found}
+    result = {"machine": machine, "peak GFLOP/s": peak(), "rows": found}
     folder = results_folder(arguments.out, arguments.quick)
     peers = ratios_of_peers(folder)
     for path in write_pair(folder, f"{date.today().isoformat()}-bare-products", result, page(result, peers)):
@@ -88,6 +89,7 @@ def bare_products(row: EmpiricalRow) -> list[Callable[[], object]]:
     from torch import Tensor
 
     from ntkit._products import products_of_rows
+    from ntkit.empirical.costs import Work
 
     def times(x: Tensor, y: Tensor) -> Callable[[], object]:
         return lambda: products_of_rows(x, y)
@@ -98,7 +100,7 @@ def bare_products(row: EmpiricalRow) -> list[Callable[[], object]]:
     gradients = [torch.randn(n * o, width) for width in row.widths[1:-1]]
     found = [times(x, w) for x, w in zip(inputs, matrices, strict=True)]
     found += [times(g, w.t()) for g, w in zip(gradients[1:], matrices[1:-1], strict=True)]
-    tile = 512 if row.outputs == "trace" else max(1, 1024 // o)  # samples
+    tile = Work(n, o, n, n).at_most(n, row.outputs).tile  # samples
     found += [times(x[a], x[b]) for x in inputs for a, b in upper_tiles(n, tile, 1)]
     found += [times(g[a], g[b]) for g in gradients for a, b in upper_tiles(n, tile, o)]
     return found
@@ -112,21 +114,6 @@ def upper_tiles(n: int, tile: int, each: int) -> Iterator[tuple[slice, slice]]:
     for i, rows in enumerate(slices):
         for columns in slices[i:]:
             yield rows, columns
-
-
-def peak(size: int) -> float:
-    """The fastest product of large matrices by the same library, GFLOP/s."""
-    import torch
-
-    from ntkit._products import products_of_rows
-
-    x, y = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        products_of_rows(x, y)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times) / 1e9
 
 
 def ratios_of_peers(folder: Path) -> dict[str, tuple[float, float]]:

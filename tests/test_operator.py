@@ -8,6 +8,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 import ntkit
+from expansion_models import Lstm
 from ntkit import NTKOperator
 from ntkit.empirical.operator import Tangent
 from ntkit.errors import InvalidInput, MemoryLimitExceeded, NtkitError
@@ -109,17 +110,6 @@ class Multihead(nn.Module):
         return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
 
-class Recurrent(nn.Module):
-    """An LSTM: in float32 on CPUs one operation without a forward derivative."""
-
-    def __init__(self):
-        super().__init__()
-        self.lstm, self.head = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
-
-    def forward(self, x):
-        return self.head(self.lstm(x)[0][:, -1])
-
-
 class Square(torch.autograd.Function):
     """x², without a forward derivative."""
 
@@ -160,7 +150,7 @@ MODELS = {
         lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True), nn.Flatten()),
         "reverse-forward",
     ),
-    "LSTM": (Recurrent, None),
+    "LSTM": (Lstm, None),
     "a function of one's own": (lambda: Custom(Square), "reverse-reverse"),
 }
 

@@ -26,6 +26,7 @@ from ntkit.empirical.independence import (
     differentiating,
     require_alone,
     require_eval_layers,
+    require_same,
     run_alone,
     running_the_model,
 )
@@ -65,9 +66,10 @@ def assign(network: Network, probe: Any, excluded: Collection[str]) -> Assignmen
     """
     require_eval_layers(network.model)
     with running_the_model():
-        _, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
+        alone, saved_bytes = run_alone(network, take(probe, slice(0, 1)))
         out = network(probe)
-    require_alone(network, probe, out.detach())
+    require_same(alone, out.detach(), tolerance=network.tolerance)
+    require_alone(network, probe, out.detach(), first=1)
     if not out.requires_grad:
         raise _disconnected(network)
     uses = find_uses(out, {name: network.standins[name] for name in network.selected})

@@ -21,7 +21,7 @@ from ntkit._arrays import check_finite
 from ntkit.empirical.directional import users_functions
 from ntkit.empirical.expansion_operations import AsAutogradDoes, differentiable_operations
 from ntkit.empirical.independence import require_eval_layers
-from ntkit.empirical.network import derivatives
+from ntkit.empirical.network import derivatives, require_module
 from ntkit.empirical.substitution import substituted
 from ntkit.errors import InvalidInput
 
@@ -228,9 +228,14 @@ def _missing(error: Exception) -> str | None:
     return found.group(1) if found else None
 
 
+def _functions_called(call: _Call, point: Point) -> list[str]:
+    """The autograd.Functions by which outputs depend on the parameters."""
+    return users_functions(call({name: p.detach().requires_grad_() for name, p in point.items()}))
+
+
 def _require_torchs_own(call: _Call, point: Point, order: int) -> None:
     """Raise `InvalidInput` for an autograd.Function: torch takes no derivative of what its jvp computes."""
-    own = users_functions(call({name: p.detach().requires_grad_() for name, p in point.items()}))
+    own = _functions_called(call, point)
     if own:
         raise InvalidInput(
             f"an expansion of order {order} needs derivatives of derivatives, which torch gets wrong through an "
@@ -242,7 +247,7 @@ def _require_torchs_own(call: _Call, point: Point, order: int) -> None:
 def _no_derivative(error: Exception, order: int, call: _Call, point: Point) -> InvalidInput:
     operation = _missing(error)
     if operation is None:
-        operation = ", ".join(users_functions(call({name: p.detach().requires_grad_() for name, p in point.items()})))
+        operation = ", ".join(_functions_called(call, point))
     remedy = "compute it by other operations, or give an autograd.Function setup_context and jvp"
     remedy += " or a backward that can be differentiated" if order == 1 else ", or take order 1"
     first = str(error).strip().split("\n")[0]
@@ -253,8 +258,7 @@ def _no_derivative(error: Exception, order: int, call: _Call, point: Point) -> I
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    require_module(model)
     shapeless = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if shapeless:
         raise InvalidInput(f"parameter {shapeless[0]!r} has no shape yet; run the model once on a batch")

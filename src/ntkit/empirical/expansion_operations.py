@@ -37,9 +37,11 @@ class AsAutogradDoes(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         simple = _NORMALISATIONS.get(func)
         found = None if simple is None else simple(*args, **(kwargs or {}))
-        if self.forward_mode and (name in _WRONG_TWICE or found is NotImplemented):
-            raise NotImplementedError(f"forward AD with {name} has wrong derivatives of its own")
-        return func(*args, **(kwargs or {})) if found is None or found is NotImplemented else found
+        if found is NotImplemented or name in _WRONG_TWICE:
+            if self.forward_mode:
+                raise NotImplementedError(f"forward AD with {name} has wrong derivatives of its own")
+            found = None
+        return func(*args, **(kwargs or {})) if found is None else found
 
 
 _WRONG_TWICE = {
@@ -64,13 +66,18 @@ def _layer_norm(
     return _scaled(_normalised(input, list(range(-len(normalized_shape), 0)), eps), weight, bias)
 
 
+def _by_channel(x: Tensor, axes: list[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalised over some axes, with a scale and a shift for each entry of axis 1."""
+    weight, bias = (p if p is None else p.view(-1, *[1] * (x.dim() - 2)) for p in (weight, bias))
+    return _scaled(_normalised(x, axes, eps), weight, bias)
+
+
 def _instance_norm(
     input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor | None:  # fmt: skip
     """None where statistics are running ones, of which torch's formulas are right."""
-    weight, bias = (p if p is None else p.view(-1, *[1] * (input.dim() - 2)) for p in (weight, bias))
-    return _scaled(_normalised(input, list(range(2, input.dim())), eps), weight, bias) if use_input_stats else None
+    return _by_channel(input, list(range(2, input.dim())), weight, bias, eps) if use_input_stats else None
 
 
 def _batch_norm(
@@ -78,10 +85,11 @@ def _batch_norm(
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
     """None where statistics are running ones; one that moves them is not implemented."""
-    if not training or running_mean is not None:
-        return NotImplemented if training else None
-    weight, bias = (p if p is None else p.view(-1, *[1] * (input.dim() - 2)) for p in (weight, bias))
-    return _scaled(_normalised(input, [0, *range(2, input.dim())], eps), weight, bias)
+    if not training:
+        return None
+    if running_mean is not None:
+        return NotImplemented
+    return _by_channel(input, [0, *range(2, input.dim())], weight, bias, eps)
 
 
 def _weights_first(simple: Callable[..., Any]) -> Callable[..., Any]:

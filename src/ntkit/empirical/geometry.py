@@ -58,14 +58,12 @@ def centered(
     first = own_entries(reference)
     moved_first = first - mean - _turned(mean, outputs) + whole
     scale = float(first.abs().max())
-    if second is None:
-        moved = kernel - (mean[None] + _turned(mean, outputs)[:, None]) + whole
-        _require_digits(moved, scale, kernel.dtype)
-        return Moved(moved.to(kernel.dtype), moved_first, moved_first, scale)
-    across = kernel.double().mean(0)  # r(x2_j)
+    across, moved_second = mean, moved_first  # r(x2_j)
+    if second is not None:
+        across = kernel.double().mean(0)
+        moved_second = second - across - _turned(across, outputs) + whole
+        scale = max(scale, float(second.abs().max()))
     moved = kernel - (across[None] + _turned(mean, outputs)[:, None]) + whole
-    moved_second = second - across - _turned(across, outputs) + whole
-    scale = max(scale, float(second.abs().max()))
     _require_digits(moved, scale, kernel.dtype)
     return Moved(moved.to(kernel.dtype), moved_first, moved_second, scale)
 

@@ -90,10 +90,10 @@ def require_few_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) 
             require_same(few[k : k + 1], together[row:], together, network.tolerance)
 
 
-def require_alone(network: Network, x: Any, together: Float[Tensor, "n _"]) -> None:
-    """Raise `InvalidInput` unless every sample has the same outputs alone and in a batch."""
+def require_alone(network: Network, x: Any, together: Float[Tensor, "n _"], first: int = 0) -> None:
+    """Raise `InvalidInput` unless every sample, from `first` on, has the same outputs alone and in a batch."""
     with torch.no_grad():
-        for s in range(len(together)):
+        for s in range(first, len(together)):
             require_same(network(take(x, slice(s, s + 1))), together[s:], together, network.tolerance)
 
 

@@ -15,7 +15,14 @@ from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import Plan
 from ntkit.empirical.engine import Engine
 from ntkit.empirical.inputs import Inputs, first_leaf, require_alike, require_one_size
-from ntkit.empirical.network import Network, check_parameters, derivatives, require_callable, select_parameters
+from ntkit.empirical.network import (
+    Network,
+    check_parameters,
+    derivatives,
+    require_callable,
+    require_module,
+    select_parameters,
+)
 from ntkit.empirical.projection import Project, read_projection, split_labels
 from ntkit.errors import InvalidInput
 
@@ -64,8 +71,7 @@ class EmpiricalKernel:
         project: Project = None,
         memory_limit: int | None = None,
     ):
-        if not isinstance(model, nn.Module):
-            raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        require_module(model)
         if outputs not in get_args(Outputs):
             raise InvalidInput(f"outputs must be one of {', '.join(map(repr, get_args(Outputs)))}, got {outputs!r}")
         require_callable(forward)

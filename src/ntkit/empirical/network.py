@@ -51,8 +51,7 @@ class Network:
         groups: Mapping[str, str | Sequence[str]] | None = None,
         low_precision: bool = False,
     ):
-        if not isinstance(model, nn.Module):
-            raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        require_module(model)
         require_callable(forward)
         self.model = model
         self.own = _own(model)  # a tied parameter once, under its first name
@@ -161,6 +160,12 @@ def derivatives() -> Iterator[None]:
     """Derivatives are recorded, whatever mode the caller is in."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def require_module(model: Any) -> None:
+    """Raise `InvalidInput` unless a caller's `model` is one."""
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
 
 
 def require_callable(forward: Any) -> None:

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from ntkit._arrays import Array, check_finite, like, to_tensor
-from ntkit._memory import read_limit, require_bytes
+from ntkit._memory import require_bytes
 from ntkit.empirical.directional import Mode
 from ntkit.empirical.inputs import Inputs
 from ntkit.empirical.kernel import EmpiricalKernel
@@ -79,8 +79,7 @@ class NTKOperator(LinearOperator):
         size = self.n_samples * self.n_outputs
         dtype = np.float64 if self.tangent.outputs.dtype == torch.float64 else np.float32
         super().__init__(dtype=dtype, shape=(size, size))
-        limit = read_limit(memory_limit)
-        self._options: dict[str, Any] = {"parameters": parameters, "forward": forward, "memory_limit": limit}
+        self._options: dict[str, Any] = {"parameters": parameters, "forward": forward, "memory_limit": memory_limit}
         self._dense = EmpiricalKernel(self.tangent.model, **self._options)
 
     def apply(self, v: Float[Tensor, " no"]) -> Float[Tensor, " no"]:
@@ -261,7 +260,7 @@ class NTKOperator(LinearOperator):
         return nystrom_preconditioner(self._product, self.shape[0], rank, ridge, _generator(seed), **self._kind)
 
     def _mean_preconditioner(self, ridge: float) -> Product:
-        limit, n = self._options["memory_limit"], self.n_samples
+        limit, n = self._dense.memory_limit, self.n_samples
         remedy = 'raise memory_limit, or take preconditioner="nystrom"'
         require_bytes(4 * 8 * n * n, f"the mean kernel of {n} samples and its factor", remedy, limit)
         mean = EmpiricalKernel(self.tangent.model, outputs="mean", **self._options).ntk(self.tangent.x)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ntkit._memory import available_bytes
+from ntkit._memory import free_bytes
 from ntkit.empirical.independence import require_eval_layers, require_same, run_alone, running_the_model
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.network import Network, derivatives
@@ -30,7 +30,7 @@ def outputs(network: Network, x: Any, memory_limit: int | None = None) -> Float[
     with running_the_model():
         with derivatives():
             alone, bytes_each = run_alone(network, take(x, slice(0, 1)))
-        block = max(1, (memory_limit or available_bytes() // 2) // max(bytes_each, 1))
+        block = max(1, (memory_limit or free_bytes(network.device) // 2) // max(bytes_each, 1))
         with torch.no_grad():
             parts = [network(take(x, slice(i, i + block))) for i in range(0, batch_size(x), block)]
     require_same(alone, parts[0])

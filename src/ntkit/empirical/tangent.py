@@ -68,8 +68,6 @@ class Tangent:
         memory_limit: int | None = None,
         mode: Mode = "reverse-forward",
     ):
-        if not isinstance(model, nn.Module):
-            raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
         with derivatives():
             network = Network(model, parameters, forward)
             self.x = take(network.admit(x, "x"), slice(None))
