@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _WORTH_A_LIBRARY = 1_000_000  # multiplications: fewer are done before another library's plan is made
+_WORTH_A_CALL = 8_000_000  # the same for one of many, which torch does in one go
 _FEW = 4  # products of fewer columns are no work for matrix units
 
 
@@ -46,8 +47,9 @@ def products_of_rows(
 
 def products_of_columns(x: Float[Tensor, "n t *p"], y: Float[Tensor, "n t q"], *, out: Float[Tensor, "n _ q"]) -> None:
     """xᵀ y of every entry of a batch, written into `out`; axes p become one."""
-    if not _is_for_onednn(x[0].flatten(1).t(), y[0].t()):
-        out.copy_(x.flatten(2).mT @ y)
+    small = x[0].numel() * y.shape[-1] < _WORTH_A_CALL
+    if small or not _is_for_onednn(x[0].flatten(1).t(), y[0].t()):
+        torch.bmm(x.flatten(2).mT, y, out=out)
         return
     for one, two, place in zip(x, y, out, strict=True):
         place.copy_(_linear(one.movedim(0, -1).flatten(0, -2), two.t(), None))

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from ntkit._memory import give_back
-from ntkit.empirical.contraction import Factored, Features, Later, Outputs, Tied, contract, gathered, mirrored
+from ntkit.empirical.contraction import (
+    Factored,
+    Features,
+    Later,
+    Outputs,
+    Pending,
+    Tied,
+    contract,
+    gathered,
+    mirrored,
+)
 from ntkit.empirical.costs import Work
 from ntkit.empirical.inputs import batch_size, take
 from ntkit.empirical.routes import Route
@@ -63,7 +73,7 @@ def add_gram(result: Result, route: Route, work: Work, o: int, x1: Any, x2: Any,
     for i, u in enumerate(first):
         for v in second[i:] if symmetric else second:
             if outputs == "full" or u.outs == v.outs:
-                _add_pair(result, rows, columns, u, v, work.tile, outputs, symmetric)
+                _add_pair(result, rows, columns, u, v, work, outputs, symmetric)
 
 
 def add_diagonal(result: Result, route: Route, work: Work, o: int, x: Any, outputs: Outputs) -> None:
@@ -88,13 +98,14 @@ def _add_own(result: Result, rows: _Side, columns: _Side, u: _Unit, v: _Unit, ou
 
 
 def _add_pair(
-    result: Result, rows: _Side, columns: _Side, u: _Unit, v: _Unit, tile: int, outputs: Outputs, symmetric: bool
+    result: Result, rows: _Side, columns: _Side, u: _Unit, v: _Unit, work: Work, outputs: Outputs, symmetric: bool
 ) -> None:
     """The share of two units; their derivatives have no names but here."""
     one = rows.of(u)
     two = one if symmetric and v is u else columns.of(v)
     for part, own_rows, own_columns in _in_turn(rows.route, one, two):
-        _add_tiles(result[part], own_rows, own_columns, u, v, tile, outputs, symmetric)
+        for outs, left, right in _multiplied(own_rows, own_columns, outputs, work.slab):
+            _add_tiles(result[part], left, right, u, v, outs, work.tile, outputs, symmetric)
 
 
 def _in_turn(route: Route, rows: Features, columns: Features) -> Iterator[tuple[str, Features, Features]]:
@@ -116,8 +127,23 @@ def _by_part(route: Route, rows: Features, columns: Features) -> dict[str, tuple
     found = {}
     for part in dict.fromkeys(shares):
         own = [k for k, share in enumerate(shares) if share == part]
-        found[part] = ([rows[k] for k in own], [columns[k] for k in own])
+        own_rows = [rows[k] for k in own]
+        found[part] = (own_rows, own_rows if columns is rows else [columns[k] for k in own])
     return found
+
+
+def _multiplied(
+    rows: Features, columns: Features, outputs: Outputs, slab: int
+) -> Iterator[tuple[slice, Features, Features]]:
+    """What is there, then slabs of what is multiplied only now, each with the outputs that it is of."""
+    there = [feature for feature in rows if not isinstance(feature, Pending)]
+    if there:
+        yield slice(None), there, there if columns is rows else [f for f in columns if not isinstance(f, Pending)]
+    for one, two in zip(rows, columns, strict=True):
+        if isinstance(one, Pending):
+            for outs, left, right in one.slabs(two, outputs == "full", slab):
+                of_rows = [left]
+                yield outs, of_rows, of_rows if right is left else [right]
 
 
 def _add_tiles(
@@ -126,10 +152,13 @@ def _add_tiles(
     columns: Features,
     u: _Unit,
     v: _Unit,
+    outs: slice,
     tile: int,
     outputs: Outputs,
     symmetric: bool,
 ) -> None:
+    """Tile by tile; `outs` are those of the units' outputs that the derivatives are of."""
+    own_outs, others_outs = u.outs[outs], v.outs[outs]
     for r, c in product(_ranges(len(u.samples), tile), _ranges(len(v.samples), tile)):
         if u is v and symmetric and c.start < r.start:
             continue
@@ -139,9 +168,9 @@ def _add_tiles(
         if u is v and symmetric and r == c:
             part = (part + mirrored(part, outputs)) / 2  # equal but for rounding, now equal
         at = (_shifted(r, u.samples), _shifted(c, v.samples))
-        result[(*at, *_outs(u.outs, v.outs, outputs))] += part
+        result[(*at, *_outs(own_outs, others_outs, outputs))] += part
         if symmetric and not (u is v and r == c):
-            result[(at[1], at[0], *_outs(v.outs, u.outs, outputs))] += mirrored(part, outputs)
+            result[(at[1], at[0], *_outs(others_outs, own_outs, outputs))] += mirrored(part, outputs)
 
 
 def _features(route: Route, x: Any, unit: _Unit, batch: int) -> Features:

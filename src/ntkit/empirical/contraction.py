@@ -7,9 +7,10 @@ size. Every function takes leading batch axes, written *b; t and s are positions
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from ntkit._products import products_of_columns, products_of_rows
 
 Outputs: TypeAlias = Literal["full", "diagonal", "trace", "mean"]
 
-SLAB_NUMBERS = 1 << 23  # of per-sample gradients that exist at once where they are multiplied as they are made
+_NARROW = 64  # columns: products of fewer are slow
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Jacobian:
     def apart(self) -> Jacobian:
         """Each sample as its own batch of one."""
         return Jacobian(self.j.unsqueeze(1))
+
+
+class Slab(NamedTuple):
+    """A part of a matrix's per-sample gradients: of which outputs, rows and columns."""
+
+    outs: slice
+    rows: slice
+    columns: slice
 
 
 @dataclass(frozen=True)
@@ -70,17 +79,24 @@ class Factored:
 
     def multiplied(self) -> Jacobian:
         """The per-sample gradients, q·d numbers an output: cheaper than factors where positions are many."""
-        return Jacobian(self.slab(slice(None), slice(None)))
+        return self.slab(Slab(*(slice(0, size) for size in (*self.g.shape[2:], self.columns))))
 
-    def slab(self, outs: slice, columns: slice) -> Float[Tensor, "n o s"]:
-        """The gradients of some outputs with respect to some rows of the matrix, and what is added to them."""
-        g, d = self.g[:, :, outs, columns], self.a.shape[-1]
+    @property
+    def columns(self) -> int:
+        """Those of the matrix, that of a bias included."""
+        return self.a.shape[-1] + (1 if self.constant else 0)
+
+    def slab(self, part: Slab, room: Tensor | None = None) -> Jacobian:
+        """A part of the per-sample gradients, in `room` where it is given."""
+        g, a = self.g[:, :, part.outs, part.rows], self.a[..., part.columns]
         n, o, q = g.shape[0], *g.shape[2:]
-        slab = g.new_empty(n, o * q, d + (1 if self.constant else 0))
-        products_of_columns(g, self.a, out=slab[..., :d])
-        if self.constant:
-            slab[..., d] = self.constant * g.sum(1).reshape(n, o * q)
-        return slab.reshape(n, o, -1)
+        width = part.columns.stop - part.columns.start
+        size = n * o * q * width
+        slab = (g.new_empty(size) if room is None else room[:size]).view(n, o * q, width)
+        products_of_columns(g, a, out=slab[..., : a.shape[-1]])
+        if width > a.shape[-1]:  # the last column is the constant's
+            slab[..., -1] = self.constant * g.sum(1).reshape(n, o * q)
+        return Jacobian(slab.view(n, o, q * width))
 
     def gram(self, other: Factored) -> Float[Tensor, "*b n t m s"]:
         """⟨a_t, a'_s⟩ of all positions."""
@@ -90,7 +106,30 @@ class Factored:
 
 @dataclass(frozen=True)
 class Pending(Factored):
-    """Factors that are multiplied only while the kernel is: a slab of columns of the per-sample gradients at a time."""
+    """Factors that are multiplied only while the kernel is: a slab of the per-sample gradients at a time."""
+
+    def slabs(self, other: Pending, together: bool, numbers: int) -> Iterator[tuple[slice, Jacobian, Jacobian]]:
+        """All slabs of both sides, with the outputs that they are of; each takes the place of the one before.
+
+        Args:
+            other: of the other side; the same object where it is this one.
+            together: whether slabs have all outputs, or one after the other.
+            numbers: how many a slab may have.
+        """
+        o, q = self.g.shape[-2:]
+        outs = o if together else 1
+        most = max(1, numbers // (outs * max(len(self.g), len(other.g))))  # of a sample and an output
+        columns = min(self.columns, most, max(most // q, _NARROW))
+        rows = min(q, max(1, most // columns))
+        sides = [self] if other is self else [self, other]
+        rooms = [side.g.new_empty(len(side.g) * outs * rows * columns) for side in sides]
+        for part in itertools.product(_cuts(o, outs), _cuts(q, rows), _cuts(self.columns, columns)):
+            slabs = [side.slab(Slab(*part), room) for side, room in zip(sides, rooms, strict=True)]
+            yield part[0], slabs[0], slabs[-1]
+
+
+def _cuts(size: int, width: int) -> list[slice]:
+    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
 
 
 @dataclass(frozen=True)
@@ -165,10 +204,8 @@ def contract(first: Features, second: Features, outputs: Outputs) -> Tensor:
             part = _from_jacobians(one.j, two.j, outputs)
         elif isinstance(one, Tied) and isinstance(two, Tied):
             part = _from_tied(one, two, outputs)
-        elif isinstance(one, Pending) and isinstance(two, Pending):
-            part = _from_slabs(one, two, outputs)
         else:
-            assert not isinstance(one, Jacobian)
+            assert not isinstance(one, Jacobian | Pending)
             assert type(one) is type(two)  # both sides take the same route
             part = _from_factors(one, two, outputs)
         total = part if total is None else total.add_(part)
@@ -222,31 +259,10 @@ def _from_jacobians(j1: Tensor, j2: Tensor, outputs: Outputs) -> Tensor:
         o1, o2 = j1.shape[-2], j2.shape[-2]
         product = products_of_rows(j1.flatten(-3, -2), j2.flatten(-3, -2))
         return product.unflatten(-1, (-1, o2)).unflatten(-3, (-1, o1)).transpose(-3, -2).contiguous()
-    if outputs == "diagonal":
+    if outputs == "diagonal" and j1.shape[-2] > 1:
         return (j1.transpose(-3, -2) @ j2.transpose(-3, -2).mT).movedim(-3, -1).contiguous()
-    return products_of_rows(j1.flatten(-2), j2.flatten(-2))
-
-
-def _from_slabs(one: Pending, two: Pending, outputs: Outputs) -> Tensor:
-    """Σ over slabs of the products of their rows: what is multiplied stays in cache."""
-    o, q = one.g.shape[-2:]
-    together = outputs == "full"  # all outputs of a slab: their products are wanted
-    per_column = max(len(one.g), len(two.g)) * (one.a.shape[-1] + 1) * (o if together else 1)
-    width = max(1, min(q, SLAB_NUMBERS // per_column))
-    found: list[Tensor | None] = [None] * (1 if together else o)
-    for k in range(len(found)):
-        outs = slice(None) if together else slice(k, k + 1)
-        for start in range(0, q, width):
-            columns = slice(start, start + width)
-            left = one.slab(outs, columns)
-            right = left if two is one else two.slab(outs, columns)
-            part = _from_jacobians(left, right, "full" if together else "trace")
-            known = found[k]
-            found[k] = part if known is None else known.add_(part)
-    parts = [part for part in found if part is not None]
-    if together:
-        return parts[0]
-    return torch.stack(parts, -1) if outputs == "diagonal" else torch.stack(parts).sum(0)
+    product = products_of_rows(j1.flatten(-2), j2.flatten(-2))
+    return product.unsqueeze(-1) if outputs == "diagonal" else product
 
 
 def _from_tied(one: Tied, two: Tied, outputs: Outputs) -> Tensor:

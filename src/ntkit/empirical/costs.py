@@ -47,22 +47,23 @@ class LayerSizes:
 class Work:
     """`block` samples' derivatives of `chunk` outputs are held at once, `tile`² pairs of them multiplied.
 
-    They pass through the network `batch` at a time. `pending`, factors are held, and multiplied while the kernel is;
-    `later`, those of one group of parameters after the other, all samples having passed at once.
+    They pass through the network `batch` at a time. With a `slab`, factors are held, and multiplied while the kernel
+    is, so many numbers at a time; `later`, those of one group of parameters after the other, all samples having passed
+    at once.
     """
 
     block: int
     chunk: int
     tile: int
     batch: int
-    pending: bool = False
+    slab: int = 0
     later: bool = False
 
     def at_most(self, samples: int, outputs: Outputs) -> Work:
         """The same for so many samples, and with tiles of which symmetry saves half."""
         most = max(1, _TILE_NUMBERS // self.chunk) if outputs == "full" else _TILE_ROWS
         block = min(self.block, samples)
-        return Work(block, self.chunk, min(self.tile, block, most), min(self.batch, block), self.pending, self.later)
+        return Work(block, self.chunk, min(self.tile, block, most), min(self.batch, block), self.slab, self.later)
 
 
 def largest_tile(budget: int, pair_bytes: int) -> int:

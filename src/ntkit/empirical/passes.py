@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ntkit.empirical.contraction import SLAB_NUMBERS, Outputs
+from ntkit.empirical.contraction import Outputs
 from ntkit.empirical.costs import (
     Contraction,
     LayerSizes,
@@ -22,6 +22,9 @@ from ntkit.empirical.costs import (
     too_little,
 )
 from ntkit.empirical.groups import Group
+
+_SLAB = 1 << 24  # numbers of per-sample gradients that exist at once where they are multiplied as they are made
+_BATCH_COST = 6  # samples that could pass in the time that a batch takes beside its own: a few of it run alone, too
 
 
 @dataclass(frozen=True)
@@ -151,14 +154,14 @@ def _packed(units: Sequence[list[Group]], chunk: int, sizes: Sizes, task: Task) 
         return [together]
     apart: list[Passes] = []
     for unit in units:
-        joined = _passes([*apart[-1].groups, *unit], chunk, sizes, task) if apart else None
-        if joined is not None and joined.work.block >= task.side:
-            apart[-1] = joined
-            continue
         alone = _passes(unit, chunk, sizes, task)
         if alone is None:
             return None if together is None else [together]
-        apart.append(alone)
+        joined = _passes([*apart[-1].groups, *unit], chunk, sizes, task) if apart else None
+        if joined is not None and joined.work.block >= task.side and joined.cost <= apart[-1].cost + alone.cost:
+            apart[-1] = joined
+        else:
+            apart.append(alone)
     return [together] if together is not None and together.cost <= sum(p.cost for p in apart) else apart
 
 
@@ -192,16 +195,18 @@ def _in_factors(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -
     At best they pass at once, and factors are made when their group's turn has come.
     """
     tile = largest_tile(sizes.budget, sizes.multiplying(groups, chunk, task.outputs))
-    usable = 3 * sizes.budget // 4 - 2 * sizes.itemsize * SLAB_NUMBERS
+    sides = 1 if task.columns is None else 2
+    slab = min(_SLAB, sizes.budget // (4 * sides * sizes.itemsize))
+    usable = 3 * sizes.budget // 4 - sides * sizes.itemsize * slab
     passing = sizes.passing(groups, chunk)
-    if task.diagonal or tile < 1 or usable < passing:
+    if task.diagonal or tile < 1 or slab < 1 or usable < passing:
         return None
     later = passing * task.samples <= usable
     room = usable if later else usable - sizes.factors(groups, chunk) * task.samples
     batch = task.side if later else min(task.side, room // max(1, passing))
     if batch < 1:
         return None
-    work = Work(task.side, chunk, tile, batch, pending=True, later=later).at_most(task.side, task.outputs)
+    work = Work(task.side, chunk, tile, batch, slab, later).at_most(task.side, task.outputs)
     return Passes(groups, work, _cost(work, sizes.n_outputs, task))
 
 
@@ -221,5 +226,5 @@ def _cost(work: Work, o: int, task: Task) -> float:
     else:
         columns = blocks(task.columns)
         units = rows + columns * (rows if columns > 1 else 1)
-    each = min(work.block, task.side) * (1 + work.chunk)
+    each = min(work.block, task.side) * (1 + _BATCH_COST / work.batch + work.chunk)
     return float(units * each * (1 if full else chunks))

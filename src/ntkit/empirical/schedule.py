@@ -70,7 +70,7 @@ def _layer_jobs(network: Network, assignment: Assignment, task: Task, budget: in
         unused = assignment.unused if k == 0 else []  # that they still are is watched once
         route = LayerRoute(
             network, orders, contractions, unused, assignment.batched, assignment.way, strictly,
-            passes.work.pending, passes.work.later,
+            passes.work.slab > 0, passes.work.later,
         )  # fmt: skip
         jobs.append(Job(route, passes.work))
     return jobs
