@@ -35,6 +35,7 @@ _HOMES = {
 }
 _FOLDERS = (
     "data", "dynamics", "empirical", "errors", "experiments", "infinite", "matrix_free", "nn", "spectra", "testing",
+    "theory",
 )  # fmt: skip
 
 __all__ = ["__version__", *_FOLDERS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the redundant aliases say that these are public
     from ntkit import nn as nn
     from ntkit import spectra as spectra
     from ntkit import testing as testing
+    from ntkit import theory as theory
     from ntkit.empirical import EmpiricalKernel as EmpiricalKernel
     from ntkit.empirical import NTKOperator as NTKOperator
     from ntkit.empirical import empirical_nngp as empirical_nngp

@@ -2,15 +2,14 @@
 
 Lanczos is ARPACK's implicitly restarted iteration (Lehoucq, Sorensen & Yang 1998) from a fixed start vector,
 so a result repeats to the last digit. From one start vector it can miss copies of a repeated eigenvalue,
-which kernels such as K ⊗ I_O have: `leading_eigenpairs` therefore looks once more, and gives way to the dense
-solver if it must.
+which kernels such as K ⊗ I_O have: `leading_eigenpairs` therefore looks once more, and says so if it did.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from ntkit._memory import require_bytes
+
+Product: TypeAlias = Callable[[Tensor], Tensor]
 
 DENSE_BELOW = 500  # rows; below, LAPACK takes a fraction of a second
 _RELATIVE_MISS = 1e-8  # an eigenvalue this far (of the largest) above the k-th found was missed
@@ -37,27 +38,31 @@ def dense_eigenpairs(matrix: Float[Tensor, "N N"]) -> tuple[Float[Tensor, "N"], 
     return values.flip(0), fix_signs(vectors.flip(1))
 
 
-def leading_eigenpairs(matrix: Float[Tensor, "N N"], k: int) -> tuple[Float[Tensor, "k"], Float[Tensor, "N k"]]:
-    """The k largest eigenvalues, descending, and their eigenvectors, by Lanczos to machine precision."""
+def leading_eigenpairs(
+    product: Product, size: int, k: int, tolerance: float = 0.0
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "N k"]] | None:
+    """The k largest eigenvalues, descending, and their eigenvectors, by Lanczos; None where it does not find them all.
+
+    Args:
+        product: (N, c) -> K times it, float64.
+        size: N.
+        k: how many.
+        tolerance: of the eigenvalues, relative; 0 is machine precision.
+    """
     try:
-        values, vectors = _lanczos(lambda v: matrix @ v, matrix, k, tolerance=0.0, start=0)
+        values, vectors = _lanczos(product, size, k, tolerance=tolerance, start=0)
         lowest, largest = float(values[-1]), float(values.abs().max())
+        miss = max(_RELATIVE_MISS, tolerance)
 
         def deflated(v: Tensor) -> Tensor:
             # The directions found are lowered to the k-th eigenvalue: what still lies above it was missed.
-            return matrix @ v - vectors @ ((values - lowest) * (vectors.T @ v))
+            return product(v) - vectors @ ((values - lowest)[:, None] * (vectors.T @ v))
 
         # Another start: the missed copies are orthogonal to the first start's whole Krylov space.
-        (above,), _ = _lanczos(deflated, matrix, 1, tolerance=_RELATIVE_MISS, start=1)
-        complete = float(above) <= lowest + 2 * _RELATIVE_MISS * largest
+        (above,), _ = _lanczos(deflated, size, 1, tolerance=miss, start=1)
     except ArpackError:
-        return _dense_leading(matrix, k)
-    return (values, fix_signs(vectors)) if complete else _dense_leading(matrix, k)
-
-
-def _dense_leading(matrix: Float[Tensor, "N N"], k: int) -> tuple[Tensor, Tensor]:
-    values, vectors = dense_eigenpairs(matrix)
-    return values[:k], vectors[:, :k].contiguous()
+        return None
+    return (values, fix_signs(vectors)) if float(above) <= lowest + 2 * miss * largest else None
 
 
 def largest_eigenvalue(matrix: Float[Tensor, "N N"]) -> float:
@@ -65,7 +70,7 @@ def largest_eigenvalue(matrix: Float[Tensor, "N N"]) -> float:
     if len(matrix) <= DENSE_BELOW:
         return float(torch.linalg.eigvalsh(matrix)[-1])
     try:
-        return float(_lanczos(lambda v: matrix @ v, matrix, 1, tolerance=1e-10, start=0)[0][0])
+        return float(_lanczos(lambda v: (matrix @ v.to(matrix.device)).cpu(), len(matrix), 1, 1e-10, start=0)[0][0])
     except ArpackError:
         # No gap below the largest eigenvalue that Lanczos could use: the dense solver needs none.
         return float(torch.linalg.eigvalsh(matrix)[-1])
@@ -78,14 +83,11 @@ def fix_signs(vectors: Float[Tensor, "N k"]) -> Float[Tensor, "N k"]:
     return vectors * torch.where(vectors.gather(0, first[None]) < 0, -1.0, 1.0)
 
 
-def _lanczos(
-    product: Callable[[Tensor], Tensor], matrix: Tensor, k: int, tolerance: float, start: int
-) -> tuple[Tensor, Tensor]:
-    """ARPACK on `product`, in float64; the vectors travel to the matrix's device and back."""
-    size = len(matrix)
+def _lanczos(product: Product, size: int, k: int, tolerance: float, start: int) -> tuple[Tensor, Tensor]:
+    """ARPACK on `product`, in float64 on the CPU."""
 
     def matvec(v: np.ndarray) -> np.ndarray:
-        return product(torch.from_numpy(v.reshape(-1).copy()).to(matrix.device)).cpu().numpy()
+        return product(torch.from_numpy(v.reshape(-1, 1).copy())).numpy()[:, 0]
 
     # Where the start's Krylov space is exhausted ARPACK draws a new vector; newer SciPy takes its seed.
     seeded: dict[str, Any] = {"rng": start} if "rng" in signature(eigsh).parameters else {}
@@ -98,5 +100,4 @@ def _lanczos(
         **seeded,
     )
     order = np.argsort(values)[::-1].copy()
-    values, vectors = torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order])
-    return values.to(matrix.device), vectors.to(matrix.device)
+    return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order])

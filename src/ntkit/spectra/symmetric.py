@@ -46,28 +46,37 @@ def check_kernel(K: Any, name: str = "K") -> SymmetricKernel:
         MemoryLimitExceeded: its float64 copies would not fit.
     """
     tensor = to_tensor(K, name).detach()
-    square = tensor.ndim in (2, 4) and all(tensor.shape[i] == tensor.shape[i + 1] for i in range(0, tensor.ndim, 2))
-    if not square or tensor.numel() == 0:
-        raise InvalidInput(
-            f"{name} must be the kernel of the training points with themselves, of shape (n, n) or "
-            f"(n, n, outputs, outputs), got shape {tuple(tensor.shape)}; compute it with kernel.ntk(x)"
-        )
+    require_square(tensor, name)
     require_bytes(3 * 8 * tensor.numel(), f"checking {name} in float64", "use fewer samples")
     matrix = flatten_kernel(tensor).double()
-    scale, gap = float(matrix.abs().max()), float((matrix - matrix.T).abs().max())
-    tolerance = _ASYMMETRY[tensor.dtype]
-    if gap > tolerance * scale:
-        raise InvalidInput(
-            f"{name} must be symmetric to {tolerance:g} of its largest entry, but it differs from its "
-            f"transpose by {gap:.3g} where its largest entry is {scale:.3g}; if rounding explains that, pass "
-            f"({name} + {name}.T) / 2"
-        )
+    require_symmetric(name, tensor.dtype, float((matrix - matrix.T).abs().max()), float(matrix.abs().max()))
     return SymmetricKernel(
         matrix=(matrix + matrix.T) / 2,
         n_samples=tensor.shape[0],
         n_outputs=tensor.shape[2] if tensor.ndim == 4 else None,
         dtype=tensor.dtype,
     )
+
+
+def require_square(K: Tensor, name: str) -> None:
+    """Raise `InvalidInput` unless a kernel has the shape (n, n) or (n, n, O, O)."""
+    square = K.ndim in (2, 4) and all(K.shape[i] == K.shape[i + 1] for i in range(0, K.ndim, 2))
+    if not square or K.numel() == 0:
+        raise InvalidInput(
+            f"{name} must be the kernel of the training points with themselves, of shape (n, n) or "
+            f"(n, n, outputs, outputs), got shape {tuple(K.shape)}; compute it with kernel.ntk(x)"
+        )
+
+
+def require_symmetric(name: str, dtype: torch.dtype, gap: float, scale: float) -> None:
+    """Raise `InvalidInput` where entries differ from their transposes by more than rounding."""
+    tolerance = _ASYMMETRY[dtype]
+    if gap > tolerance * scale:
+        raise InvalidInput(
+            f"{name} must be symmetric to {tolerance:g} of its largest entry, but it differs from its "
+            f"transpose by {gap:.3g} where its largest entry is {scale:.3g}; if rounding explains that, pass "
+            f"({name} + {name}.T) / 2"
+        )
 
 
 def flatten_kernel(K: Tensor) -> Float[Tensor, "M N"]:

@@ -41,7 +41,7 @@ class Samples:
     mean: Tensor
     tables: dict[str, Tensor]
 
-    def __getitem__(self, rows: slice) -> Samples:
+    def __getitem__(self, rows: slice | Tensor) -> Samples:
         tables = {name: table[rows] for name, table in self.tables.items()}
         return Samples(self.q[rows], self.variance[rows], self.mean[rows], tables)
 
