@@ -116,6 +116,9 @@ def plan_passes(sizes: Sizes, task: Task) -> list[Passes]:
         MemoryLimitExceeded: one output of one sample does not fit.
     """
     units = _units(list(sizes.layers))
+    at_once = _passes([group for unit in units for group in unit], sizes.n_outputs, sizes, task) if units else None
+    if at_once is not None and at_once.work.batch >= task.side:  # nothing passes twice
+        return [at_once]
     by_kind = [[unit for unit in units if (sizes.layers[unit[0]][0] == "gram") == gram] for gram in (False, True)]
     plans = [found for parts in ([units], by_kind) if (found := _best_of(parts, sizes, task)) is not None]
     if not plans:
@@ -192,7 +195,7 @@ def _passes(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Pa
 def _in_factors(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -> Passes | None:
     """All samples, held as the factors that per-sample gradients are made of; None where they do not fit.
 
-    At best they pass at once, and factors are made when their group's turn has come.
+    At best they pass at once, and factors that have to be made are made when their group's turn has come.
     """
     tile = largest_tile(sizes.budget, sizes.multiplying(groups, chunk, task.outputs))
     sides = 1 if task.columns is None else 2
@@ -201,7 +204,9 @@ def _in_factors(groups: Sequence[Group], chunk: int, sizes: Sizes, task: Task) -
     passing = sizes.passing(groups, chunk)
     if task.diagonal or tile < 1 or slab < 1 or usable < passing:
         return None
-    later = passing * task.samples <= usable
+    # without positions factors are what the passes leave anyway: then all groups share their way over the tiles
+    made = any(sizes.layers[group][1].t > 1 for group in groups)
+    later = made and passing * task.samples <= usable
     room = usable if later else usable - sizes.factors(groups, chunk) * task.samples
     batch = task.side if later else min(task.side, room // max(1, passing))
     if batch < 1:
