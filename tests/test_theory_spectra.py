@@ -1,6 +1,7 @@
 """Eigenvalues by degree, beside whole matrices, other formulas in many digits, and printed numbers."""
 
 import itertools
+import math
 from math import comb
 
 import mpmath as mp
@@ -174,6 +175,16 @@ def test_gaussian_weights_are_those_of_products_with_hermite_polynomials():
             weight = spectrum.eigenvalues[k] * spectrum.multiplicities[k]
             assert weight == pytest.approx(total, abs=1e-10 * spectrum.trace)
         assert spectrum.trace == pytest.approx(p @ matrix.diagonal(), rel=1e-10)
+
+
+def test_activations_without_closed_form():
+    """Softplus by its series, and as a near sum of what has one: log(1 + eˣ) ≈ x/2 + log 2 + x²/8 for small x."""
+    near = ntkit.nn.Polynomial((math.log(2), 0.5, 0.125))
+    for found, expected in (
+        (gaussian("softplus", 1, 0.1, 0.0, 3, degrees=2), gaussian(near, 1, 0.1, 0.0, 3, degrees=2)),
+        (sphere("softplus", 2, 0.1, 0.0, 3, degrees=2), sphere(near, 2, 0.1, 0.0, 3, degrees=2)),
+    ):
+        np.testing.assert_allclose(found.ntk.eigenvalues, expected.ntk.eigenvalues, rtol=0.02)
 
 
 def test_multiplicities():

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ntkit.architecture.specs import Activation
-from ntkit.infinite.dual import ClosedForm, dual
+from ntkit.infinite.dual import ClosedForm, Dual, Samples, dual
 from ntkit.theory.read import TOLERANCE
 
+_BLOCK = 1 << 14  # pairs
 _ROUNDINGS = 4  # of a layer, in units of the last place; tests hold closed forms in many digits against it
 
 
@@ -75,12 +77,23 @@ def kernels_by_depth(
     yield Kernels(nngp, ntk, distance)
     for _ in range(depth):
         samples = moments.samples(q)
-        after, slope = moments.pairs(samples[pairs.first], samples[pairs.second], distance, True)
-        assert slope is not None
+        after, slope = _after(moments, samples, pairs, distance)
         q, distance = w_square * samples.variance + b_square, of_pair * after
         nngp = (q[pairs.first] + q[pairs.second] - distance) / 2
         ntk = nngp + of_pair * slope * ntk
         yield Kernels(nngp, ntk, distance)
+
+
+def _after(
+    moments: Dual, samples: Samples, pairs: Pairs, distance: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Distances behind the activation and E[φ'(u)φ'(v)], some pairs at a time: a series has a table for each side."""
+    parts = []
+    for start in range(0, len(distance), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        parts.append(moments.pairs(samples[pairs.first[rows]], samples[pairs.second[rows]], distance[rows], True))
+    after, slope = zip(*parts, strict=True)
+    return torch.cat(after), torch.cat(slope)
 
 
 def relative_error(activation: Activation, depth: int, of_weights: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
