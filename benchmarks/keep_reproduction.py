@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ntkit.experiments.reproductions.arora_claims import PUBLISHED, SMALL
+from ntkit.experiments.reproductions.arora.claims import PUBLISHED, SMALL
 from peers.report import results_folder, write_pair
 
 

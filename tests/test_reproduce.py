@@ -21,7 +21,7 @@ from ntkit.cli.reproduce_command import reproduce as reproduce_command
 from ntkit.errors import InvalidInput, MemoryLimitExceeded
 from ntkit.experiments import Claim, reproduce
 from ntkit.experiments.reproductions import gram_blocks
-from ntkit.experiments.reproductions.claims import claims_table, verdict
+from ntkit.experiments.reproductions.claims import Control, claims_table, verdict
 from ntkit.experiments.reproductions.experiment import Experiment, Measurement, Story
 from ntkit.experiments.reproductions.gram_blocks import GramTask, compute_gram
 from ntkit.experiments.reproductions.ridgeless import RidgelessMachine
@@ -54,7 +54,18 @@ class Interrupted(BaseException):
 def test_a_claim_holds_within_its_tolerance(relation, measured, holds):
     claim = Claim("c", "s", 10.0, measured, 1.0, relation)
     assert claim.holds is holds
-    keys = {"claim", "source", "expected", "measured", "tolerance", "holds", "relation", "unit"}
+    keys = {
+        "claim",
+        "source",
+        "expected",
+        "measured",
+        "tolerance",
+        "holds",
+        "relation",
+        "unit",
+        "refuted_by",
+        "control",
+    }
     assert set(claim.as_dict()) == keys
     assert ("NO" in claims_table([claim]).rows[0]) is not holds
 
@@ -63,6 +74,33 @@ def test_a_claim_holds_within_its_tolerance(relation, measured, holds):
 def test_a_claim_refuses_numbers_that_say_nothing(numbers):
     with pytest.raises(InvalidInput, match=r"of the claim 'c' must be"):
         Claim("c", "s", *map(float, numbers))
+
+
+@pytest.mark.parametrize(
+    ("relation", "tolerance", "refuted", "control", "fails"),
+    [
+        ("equal", 1.0, "below 9% or above 11%", 11.5, True),
+        ("equal", 0.0, "anything but 10%", 10.0, False),
+        ("above", 1.0, "9% or less", 9.0, True),
+        ("at most", 0.0, "more than 10%", 9.0, False),
+    ],
+)
+def test_a_claim_says_what_refutes_it_and_whether_its_control_fails(relation, tolerance, refuted, control, fails):
+    claim = Claim("c", "s", 10.0, 10.0, tolerance, relation, "%", Control("wrong formula", control))
+    assert claim.refuted_by == refuted
+    assert claim.control_fails is fails
+    assert claim.as_dict()["control"] == {"name": "wrong formula", "measured": control, "fails": fails}
+    assert claim.as_row()[6] == f"wrong formula: {control:g}%, " + ("fails" if fails else "DOES NOT FAIL")
+    with pytest.raises(InvalidInput, match="measured of the control 'x' must be a finite number, got nan"):
+        Control("x", float("nan"))
+
+
+def test_the_verdict_tells_of_controls():
+    good = Claim("first", "s", 1.0, 1.0, 0.1, control=Control("shuffled", 2.0))
+    weak = Claim("second", "s", 1.0, 1.0, 0.1, control=Control("shuffled", 1.0))
+    assert verdict((good,)) == "The claim holds. Its control fails, as it must."
+    assert verdict((good, good)) == "All 2 claims hold. All 2 controls fail, as they must."
+    assert verdict((good, weak)) == "All 2 claims hold. 1 of 2 controls fail; not that of: second."
 
 
 def test_the_verdict_names_what_failed():
@@ -342,7 +380,7 @@ def test_the_list_has_a_line_an_experiment(fake):
     fake()
     lines = command("--list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(experiments.EXPERIMENTS)
-    assert "fake          One line." in lines
+    assert "fake                One line." in lines
     for entry in experiments.EXPERIMENTS.values():
         assert set(entry.scales) == {"smoke", "laptop", "paper"}
 
@@ -363,7 +401,7 @@ def test_unknown_names_and_scales(tmp_path, arguments, message):
 def test_the_command_is_part_of_ntkit():
     done = subprocess.run([sys.executable, "-m", "ntkit", "reproduce", "--list"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("arora-cntk    CIFAR-10")
+    assert done.stdout.startswith("arora-cntk          CIFAR-10")
 
 
 def test_a_command_without_a_name_says_which_there_are():

@@ -15,9 +15,9 @@ from ntkit import InfiniteKernel, _memory
 from ntkit._progress import Reporter
 from ntkit.errors import DataError, MemoryLimitExceeded
 from ntkit.experiments import EXPERIMENTS, reproduce
-from ntkit.experiments.reproductions.arora_claims import PUBLISHED, make_claims, tolerance
-from ntkit.experiments.reproductions.arora_cntk import AroraConfig, Size, load_images
-from ntkit.experiments.reproductions.arora_network import ConvolutionalNetwork
+from ntkit.experiments.reproductions.arora.claims import PUBLISHED, make_claims, tolerance
+from ntkit.experiments.reproductions.arora.cntk import AroraConfig, Size, load_images
+from ntkit.experiments.reproductions.arora.network import ConvolutionalNetwork
 from ntkit.experiments.reproductions.experiment import Workbench
 from ntkit.report.figure_files import draw_files
 from oracles import arora as oracle

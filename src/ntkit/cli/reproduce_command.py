@@ -32,7 +32,7 @@ def reproduce(
     console = Console(soft_wrap=True, highlight=False)
     if list_names:
         for experiment in experiments.EXPERIMENTS.values():
-            console.print(f"{experiment.name:14s}{experiment.summary}", markup=False)
+            console.print(f"{experiment.name:20s}{experiment.summary}", markup=False)
         return
     if name is None:
         raise InvalidInput(
@@ -50,11 +50,14 @@ def _print_claims(claims: tuple) -> None:
     from ntkit.experiments.reproductions.claims import HEADER, claims_table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    shown = [i for i, header in enumerate(HEADER) if header != "source"]
+    left_out = {"source", "refuted by"} | (set() if any(claim.control for claim in claims) else {"control"})
+    shown = [i for i, header in enumerate(HEADER) if header not in left_out]
     for i in shown:
-        table.add_column(HEADER[i], overflow="fold", no_wrap=i > 0)
+        table.add_column(HEADER[i], overflow="fold", no_wrap=HEADER[i] not in ("claim", "control"))
     for claim, row in zip(claims, claims_table(claims).rows, strict=True):
-        table.add_row(*(Text(row[i]) for i in shown), style="" if claim.holds else "bold red")
+        table.add_row(
+            *(Text(row[i]) for i in shown), style="" if claim.holds and claim.control_fails is not False else "bold red"
+        )
     console = Console(highlight=False)
     console.print(table)
     for source in dict.fromkeys(claim.source for claim in claims):

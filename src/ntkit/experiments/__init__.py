@@ -5,7 +5,7 @@ experiments again, in `reproductions/`.
 `run_study.py` puts them together, `study_page.py` shows them.
 """
 
-from ntkit.experiments.reproductions import EXPERIMENTS, Claim, Reproduction, reproduce
+from ntkit.experiments.reproductions import EXPERIMENTS, Claim, Control, Reproduction, reproduce
 from ntkit.experiments.run_study import StudyResult, study
 
-__all__ = ["EXPERIMENTS", "Claim", "Reproduction", "StudyResult", "reproduce", "study"]
+__all__ = ["EXPERIMENTS", "Claim", "Control", "Reproduction", "StudyResult", "reproduce", "study"]

@@ -5,8 +5,8 @@
 interruption; `ridgeless.py` is kernel regression as the papers do it; `reproduction_page.py` writes the page.
 """
 
-from ntkit.experiments.reproductions.claims import Claim
+from ntkit.experiments.reproductions.claims import Claim, Control
 from ntkit.experiments.reproductions.registry import EXPERIMENTS
 from ntkit.experiments.reproductions.run_reproduction import Reproduction, reproduce
 
-__all__ = ["EXPERIMENTS", "Claim", "Reproduction", "reproduce"]
+__all__ = ["EXPERIMENTS", "Claim", "Control", "Reproduction", "reproduce"]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ntkit.errors import InvalidInput
-from ntkit.experiments.reproductions.arora_cntk import ARORA_CNTK
+from ntkit.experiments.reproductions.arora.cntk import ARORA_CNTK
 from ntkit.experiments.reproductions.experiment import SCALES, Experiment
 
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (ARORA_CNTK,)}

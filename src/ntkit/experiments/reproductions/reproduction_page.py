@@ -58,7 +58,7 @@ def _claims_section(claims: tuple[Claim, ...]) -> Section:
         verdict(claims),
         (),
         "A claim holds when the measured number lies within the tolerance of the expected one, or on the stated side "
-        "of it. What was measured is reported whether or not it agrees.",
+        "of it. What was measured is reported whether or not it agrees. A control is what must fail the claim.",
         claims_table(claims),
     )
 

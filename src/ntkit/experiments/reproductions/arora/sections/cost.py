@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ntkit.experiments.reproductions.arora_sections.series import DEPTH_COLOURS, kernels, threads
+from ntkit.experiments.reproductions.arora.sections.series import DEPTH_COLOURS, kernels, threads
 from ntkit.experiments.reproductions.experiment import Arrays, Draw, Findings
 from ntkit.experiments.reproductions.gram_blocks import duration
 from ntkit.report import Section, Table

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from ntkit import data as datasets
 from ntkit._memory import human_bytes, require_bytes
 from ntkit.data import Dataset
-from ntkit.experiments.reproductions.arora_claims import make_claims
-from ntkit.experiments.reproductions.arora_network import ConvolutionalNetwork, Head
+from ntkit.experiments.reproductions.arora.claims import make_claims
+from ntkit.experiments.reproductions.arora.network import ConvolutionalNetwork, Head
 from ntkit.experiments.reproductions.experiment import Arrays, Experiment, Findings, Measurement, Story, Workbench
 from ntkit.experiments.reproductions.gram_blocks import BlockedGram, GramTask, compute_gram
 from ntkit.experiments.reproductions.ridgeless import RidgelessMachine, binomial_error
@@ -209,7 +209,7 @@ def _compare(config: AroraConfig, arrays: Arrays) -> list[Findings]:
 
 
 def _show(findings: Findings, arrays: Arrays, draw: Any) -> Story:
-    from ntkit.experiments.reproductions.arora_page import show  # draws with matplotlib
+    from ntkit.experiments.reproductions.arora.page import show  # draws with matplotlib
 
     return show(findings, arrays, draw)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ntkit.experiments.reproductions.arora_claims import SMALL, comparable
-from ntkit.experiments.reproductions.arora_sections import accuracy_section, cost_section, images_section
-from ntkit.experiments.reproductions.arora_sections.series import error, kernels, published, threads
+from ntkit.experiments.reproductions.arora.claims import SMALL, comparable
+from ntkit.experiments.reproductions.arora.sections import accuracy_section, cost_section, images_section
+from ntkit.experiments.reproductions.arora.sections.series import error, kernels, published, threads
 from ntkit.experiments.reproductions.experiment import Arrays, Draw, Findings, Story
 from ntkit.report import Facts, Tile
 from ntkit.report.wording import count, number, percent, several

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ntkit.experiments.reproductions.arora_sections.series import DEPTH_COLOURS, kernels, published
+from ntkit.experiments.reproductions.arora.sections.series import DEPTH_COLOURS, kernels, published
 from ntkit.experiments.reproductions.experiment import Arrays, Draw, Findings
 from ntkit.report import Section, Table
 from ntkit.report.axes import linear_axis, log_axis

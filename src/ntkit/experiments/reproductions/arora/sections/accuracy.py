@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ntkit.experiments.reproductions.arora_claims import comparable
-from ntkit.experiments.reproductions.arora_sections.series import error, kernels, published
+from ntkit.experiments.reproductions.arora.claims import comparable
+from ntkit.experiments.reproductions.arora.sections.series import error, kernels, published
 from ntkit.experiments.reproductions.experiment import Draw, Findings
 from ntkit.report import Section, Table
 from ntkit.report.axes import linear_axis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ntkit.experiments.reproductions.arora_claims import PUBLISHED, SMALL, comparable
+from ntkit.experiments.reproductions.arora.claims import PUBLISHED, SMALL, comparable
 from ntkit.experiments.reproductions.experiment import Findings
 from ntkit.report.style import BLUE, GREEN, ORANGE, PURPLE, VERMILION
 from ntkit.report.wording import several
