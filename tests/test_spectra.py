@@ -10,6 +10,7 @@ from scipy.sparse.linalg import aslinearoperator
 import ntkit
 from ntkit import _memory
 from ntkit.errors import InvalidInput, MemoryLimitExceeded, ToleranceNotReached
+from ntkit.spectra import block_lanczos
 from ntkit.spectra.eigensolvers import largest_eigenvalue
 from oracles import spectra as oracle
 
@@ -78,23 +79,31 @@ def test_large_kernels_take_lanczos_and_agree_with_dense():
     assert largest_eigenvalue(torch.tensor(K)) == pytest.approx(np.linalg.eigvalsh(K)[-1], rel=1e-12)
 
 
-def test_a_missed_copy_of_an_eigenvalue_is_noticed(monkeypatch):
-    """A first pass that returns the pairs 1 and 3 is caught by the second look, and LAPACK asked."""
-    from ntkit.spectra import eigensolvers
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_restarts_lose_nothing(k, monkeypatch):
+    """A basis of three blocks, pressed together again and again; eigenvalues come in fives."""
+    monkeypatch.setattr(block_lanczos, "_BLOCKS", 3)
+    monkeypatch.setattr(block_lanczos, "_ROOM", 0)
+    presses = []
+    true_press = block_lanczos._press
+    monkeypatch.setattr(block_lanczos, "_press", lambda *given: presses.append(given[2]) or true_press(*given))
+    K = np.kron(kernel(50, seed=2), np.eye(5))
+    found = ntkit.spectrum(K, k=k, method="lanczos")
+    assert presses
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(K)[::-1][:k], rtol=1e-12)
+    np.testing.assert_allclose(found.eigenvectors.T @ found.eigenvectors, np.eye(k), atol=1e-12)
+    assert found.residuals.max() <= 1e-12 * found.eigenvalues[0]
 
-    K = np.diag([5.0, 4.0, 3.0, 2.0, 1.0, 0.5])
-    true_lanczos = eigensolvers._lanczos
 
-    def forgetful(product, size, k, tolerance, start):
-        if start == 0:
-            return torch.tensor([5.0, 3.0]).double(), torch.eye(6).double()[:, [0, 2]]
-        return true_lanczos(product, size, k, tolerance, start)
-
-    monkeypatch.setattr(eigensolvers, "_lanczos", forgetful)
-    assert eigensolvers.leading_eigenpairs(lambda v: torch.tensor(K) @ v, 6, 2) is None
-    assert ntkit.spectrum(K, k=2, method="lanczos").eigenvalues.tolist() == pytest.approx([5.0, 4.0])
-    with pytest.raises(ToleranceNotReached, match="did not find the 2 eigenpairs at the top of this operator"):
-        ntkit.spectrum(aslinearoperator(K), k=2)
+def test_where_blocks_do_not_converge_lapack_is_asked(monkeypatch):
+    monkeypatch.setattr(block_lanczos, "_PATIENCE", 2)
+    monkeypatch.setattr(block_lanczos, "_PRODUCTS", 0)
+    K = kernel(600, seed=1)
+    assert block_lanczos.leading_eigenpairs(lambda v: torch.tensor(K) @ v, 600, 5, 1e-13) is None
+    found = ntkit.spectrum(K, k=5, method="lanczos")
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(K)[::-1][:5], rtol=1e-12)
+    with pytest.raises(ToleranceNotReached, match="did not find the 5 eigenpairs at the top of this operator"):
+        ntkit.spectrum(aslinearoperator(K), k=5)
 
 
 def test_energy_is_that_of_the_projection_and_sums_over_outputs():

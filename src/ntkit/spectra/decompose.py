@@ -12,13 +12,15 @@ from torch import Tensor
 
 from ntkit._arrays import Array, to_tensor
 from ntkit.errors import InvalidInput, ToleranceNotReached
+from ntkit.spectra.block_lanczos import leading_eigenpairs
 from ntkit.spectra.eigen import Spectrum
-from ntkit.spectra.eigensolvers import DENSE_BELOW, dense_eigenpairs, leading_eigenpairs
+from ntkit.spectra.eigensolvers import DENSE_BELOW, dense_eigenpairs, fix_signs
 from ntkit.spectra.maps import SymmetricMap, read_map
 from ntkit.spectra.similarity import frobenius_norm
 from ntkit.spectra.symmetric import SymmetricKernel, check_kernel, largest_magnitude, require_square
 
 _LANCZOS_FRACTION = 20  # Lanczos pays for at most one pair in this many; beyond, LAPACK is as fast and surer
+_TOLERANCE = 1e-13  # of ‖K v − λ v‖ over the largest |λ|
 _OPERATOR_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # what rounding in its products leaves
 
 
@@ -38,7 +40,7 @@ def spectrum(
     Args:
         K: kernel of n samples with themselves, (n, n) or (n, n, O, O), or an operator such as `ntkit.NTKOperator`.
         k: how many pairs of one end; all by default, which an operator does not have.
-        method: "dense" (LAPACK), "lanczos" (ARPACK, k < N), or "auto": Lanczos for at most N/20 pairs of a
+        method: "dense" (LAPACK), "lanczos" (blocks of vectors, k < N), or "auto": Lanczos for at most N/20 pairs of a
             matrix with more than 500 rows, and for operators. Both give the same pairs.
         end: "top" for the largest eigenvalues, "bottom" for the smallest. At the bottom of a kernel eigenvalues
             crowd, and Lanczos may not part them: "dense" does.
@@ -69,7 +71,7 @@ def spectrum(
     count = _read_count(size if k is None else k, size)
     if _choose_method(method, size, count) == "lanczos":
         kernel = read_map(K)
-        found = _by_products(kernel, count, end, tolerance=0.0)
+        found = _by_products(kernel, count, end, _TOLERANCE)
         if found is not None:
             return _spectrum(K, kernel, *found, end)
     dense = check_kernel(K)
@@ -135,7 +137,7 @@ def _by_products(
     found = leading_eigenpairs(lambda v: sign * kernel.product(v), kernel.size, k, tolerance)
     if found is None:
         return None
-    values, vectors = sign * found[0], found[1]
+    values, vectors = sign * found[0], fix_signs(found[1])
     if end == "bottom":
         values, vectors = values.flip(0), vectors.flip(1)
     return values, vectors, (kernel.product(vectors) - vectors * values).norm(dim=0)

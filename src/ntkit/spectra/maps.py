@@ -65,10 +65,16 @@ def matrix_map(K: Tensor) -> SymmetricMap:
 
     def product(v: Tensor) -> Tensor:
         v = v.to(matrix.device)
-        found = torch.cat([matrix[rows].double() @ v for rows in blocks])
-        if gap:  # what rounding made unequal counts half each
-            found = (found + sum(matrix[rows].double().T @ v[rows] for rows in blocks)) / 2
-        return found.cpu()
+        found, back = torch.empty_like(v), torch.zeros_like(v)
+        double = torch.empty_like(matrix[blocks[0]], dtype=torch.float64)  # one room for all blocks: pages cost time
+        for rows in blocks:
+            block = matrix[rows]
+            if block.dtype != torch.float64:
+                block = double[: len(block)].copy_(block)
+            torch.mm(block, v, out=found[rows])
+            if gap:
+                back.addmm_(block.T, v[rows])
+        return ((found + back) / 2 if gap else found).cpu()  # what rounding made unequal counts half each
 
     squares = sum(float(matrix[rows].double().square().sum()) for rows in blocks)
     o = K.shape[2] if K.ndim == 4 else None
