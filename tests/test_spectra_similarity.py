@@ -135,3 +135,39 @@ def test_bad_input_of_alignment_is_named(unchecked, K, y, options, message):
 def test_bad_input_of_kernel_distance_is_named(unchecked, K1, K2, message):
     with pytest.raises(InvalidInput, match=message):
         ntkit.kernel_distance(K1, K2)
+
+
+# ------------------------------------------------------------------------------------------- by class, by layer
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_alignment_of_each_class(centered):
+    generator = np.random.default_rng(4)
+    root, y = generator.standard_normal((6, 9)), generator.standard_normal((6, 3))
+    K = root @ root.T
+    found = ntkit.alignment(torch.tensor(K), y, centered, per_class=True)
+    np.testing.assert_allclose(found, [oracle.alignment(K, y[:, [c]], centered) for c in range(3)], atol=1e-13)
+    assert ntkit.alignment(K, y[:, 0], centered, per_class=True) == pytest.approx(found[:1])
+    root = generator.standard_normal((18, 30))
+    full = (root @ root.T).reshape(6, 3, 6, 3).transpose(0, 2, 1, 3)
+    own = [oracle.alignment(full[:, :, c, c], y[:, [c]], centered) for c in range(3)]
+    np.testing.assert_allclose(ntkit.alignment(full, y, centered, per_class=True), own, atol=1e-13)
+
+
+def test_alignment_by_layer():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    x, y = torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    parts = ntkit.EmpiricalKernel(model).parts(x)
+    found = ntkit.alignment(parts, y)
+    assert found == {name: ntkit.alignment(K, y) for name, K in parts.items()}
+    assert list(found) == ["0", "2"]
+    by_class = ntkit.alignment(parts, y, per_class=True)
+    assert by_class["2"].shape == (2,)
+    with pytest.raises(InvalidInput, match="K must hold at least one kernel by name, got an empty mapping"):
+        ntkit.alignment({}, y)
+
+
+def test_a_class_without_targets_is_an_error():
+    with pytest.raises(InvalidInput, match="y"):
+        ntkit.alignment(np.eye(3), np.array([[1.0, 0.0]] * 3), per_class=True)

@@ -7,7 +7,10 @@ divided by its largest entry, and nothing under- or overflows when squared.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,44 +21,86 @@ from ntkit.errors import InvalidInput
 from ntkit.spectra.symmetric import check_columns, check_kernel, largest_magnitude
 
 
+@overload
 def alignment(
-    K: Float[Array, "n n"] | Float[Array, "n n o o"], y: Float[Array, "..."], centered: bool = False
-) -> float:
+    K: Float[Array, "n n"] | Float[Array, "n n o o"],
+    y: Float[Array, "..."],
+    centered: bool = ...,
+    per_class: Literal[False] = ...,
+) -> float: ...
+@overload
+def alignment(
+    K: Float[Array, "n n"] | Float[Array, "n n o o"],
+    y: Float[Array, "..."],
+    centered: bool = ...,
+    *,
+    per_class: Literal[True],
+) -> Float[np.ndarray, "o"]: ...
+@overload
+def alignment(
+    K: Mapping[str, Float[Array, "n n"] | Float[Array, "n n o o"]],
+    y: Float[Array, "..."],
+    centered: bool = ...,
+    per_class: bool = ...,
+) -> dict[str, float | Float[np.ndarray, "o"]]: ...
+def alignment(K: Any, y: Any, centered: bool = False, per_class: bool = False) -> Any:
     """How far a kernel points at the targets: A = tr(YᵀKY) / (‖K‖_F ‖YYᵀ‖_F), the cosine of K and YYᵀ.
 
     For one output this is yᵀKy / (‖K‖_F ‖y‖²). A 4-D kernel meets the targets as one vector of length n·O.
 
     Args:
-        K: kernel of n samples with themselves, (n, n) or (n, n, O, O).
+        K: kernel of n samples with themselves, (n, n) or (n, n, O, O), or several by name, such as a network's by
+            layer, `ntkit.EmpiricalKernel(model).parts(x)`.
         y: targets, (n,) or (n, outputs), class labels as one-hot rows; beside a 4-D kernel (n, O) or (n·O,).
         centered: centre over the samples first, K → HKH and y → Hy with H = I − 11ᵀ/n, so that a constant, in
             kernel or targets, neither helps nor hurts.
+        per_class: for each output c alone, y_c beside K, or beside K_cc where the kernel has outputs.
 
     Returns:
-        A number from −1 to 1; from 0 for a positive semi-definite kernel.
+        A number from −1 to 1; from 0 for a positive semi-definite kernel. `per_class`: (outputs,) of them, in numpy.
+        Of several kernels a dict.
 
     Raises:
         InvalidInput: `K` is not square, symmetric and finite; `y` has another shape or holds integers (pass
-            one-hot rows); or one of them is zero everywhere, before or after centring.
+            one-hot rows); or one of them is zero everywhere, before or after centring; or there is no kernel.
 
     Example:
         >>> import ntkit, numpy as np
         >>> y = np.array([1.0, 1.0, -1.0, -1.0])
         >>> round(ntkit.alignment(np.outer(y, y), y), 6), round(ntkit.alignment(np.eye(4), y), 6)
         (1.0, 0.5)
+        >>> ntkit.alignment({"first": np.eye(4), "second": np.outer(y, y)}, y)
+        {'first': 0.5, 'second': 1.0}
+        >>> ntkit.alignment(np.eye(4), np.stack([y, y], axis=1), per_class=True)
+        array([0.5, 0.5])
 
     Reference:
         Cristianini et al., "On kernel-target alignment", NeurIPS 2001; centred: Cortes, Mohri & Rostamizadeh,
         "Algorithms for learning kernels based on centered alignment", JMLR 2012.
     """
+    if isinstance(K, Mapping):
+        if not K:
+            raise InvalidInput("K must hold at least one kernel by name, got an empty mapping")
+        return {name: alignment(own, y, centered, per_class) for name, own in K.items()}
     kernel = check_kernel(K)
     columns = check_columns(y, "y", kernel.n_samples, kernel.n_outputs).to(kernel.matrix.device)
-    matrix = kernel.matrix / largest_magnitude(kernel.matrix, "K")
+    if not per_class:
+        return _alignment(kernel.matrix, columns, kernel.n_outputs or 1, centered)
+    if kernel.n_outputs is None:
+        each = [(kernel.matrix, column[:, None]) for column in columns.T]
+    else:
+        o = kernel.n_outputs
+        each = [(kernel.matrix[c::o, c::o], columns[c::o]) for c in range(o)]
+    return np.array([_alignment(matrix, column, 1, centered) for matrix, column in each])
+
+
+def _alignment(matrix: Float[Tensor, "N N"], columns: Float[Tensor, "N c"], n_outputs: int, centered: bool) -> float:
+    """Of one flat kernel and its targets."""
+    matrix = matrix / largest_magnitude(matrix, "K")
     columns = columns / largest_magnitude(columns, "y")
     if centered:
-        outputs = kernel.n_outputs or 1
-        matrix = _centered(_centered(matrix, outputs, "K").T, outputs, "K")
-        columns = _centered(columns, outputs, "y")
+        matrix = _centered(_centered(matrix, n_outputs, "K").T, n_outputs, "K")
+        columns = _centered(columns, n_outputs, "y")
     return cosine_with_target(float((columns * (matrix @ columns)).sum()) / frobenius_norm(matrix), columns)
 
 
