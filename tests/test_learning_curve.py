@@ -136,3 +136,49 @@ def test_errors_of_pools():
         pool_learning_curve(np.eye(4), np.ones(4), [4])
     with pytest.raises(InvalidInput, match="got one with outputs"):
         pool_learning_curve(np.ones((2, 2, 1, 1)), np.ones((2, 1)), [1])
+
+
+def test_a_tail_is_a_ridge_to_what_is_learned():
+    """Ten large eigenvalues given, 3,000 tiny ones as their sum: the same as all of them given."""
+    head, tail = np.arange(1.0, 11) ** -1.0, np.full(3000, 1e-4)
+    power = np.full(10, 0.1)
+    whole = learning_curve(np.r_[head, tail], np.r_[power, np.zeros(3000)], [20, 40], ridge=0.05)
+    short = learning_curve(head, power, [20, 40], ridge=0.05, tail=float(tail.sum()))
+    np.testing.assert_allclose(short.test, whole.test, rtol=0.01)
+    np.testing.assert_allclose(short.train, whole.train, rtol=0.01)
+    assert learning_curve(head, power, [20], ridge=0.05).test[0] < 0.5 * short.test[0]
+
+
+def test_degrees_that_are_left_out_count_as_the_tail():
+    many, few = (ntkit.theory.sphere("relu", 3, 2**0.5, 0.1, 25, degrees=k).ntk for k in (60, 5))
+    power = np.zeros(61)
+    power[[1, 2]] = 0.7, 0.3
+    samples = [30, 300]
+    np.testing.assert_allclose(
+        few.learning_curve(power[:6], samples).test, many.learning_curve(power, samples).test, rtol=0.02
+    )
+
+
+def test_learnability_is_the_share_of_a_mode_that_is_learned(features):
+    eigenvalues, coefficients = features
+    curve = learning_curve(eigenvalues, coefficients**2, [60], ridge=0.1)
+    generator = np.random.default_rng(5)
+    shares = []
+    for _ in range(200):
+        z = generator.standard_normal((60, P))
+        alpha = np.linalg.solve((z * eigenvalues) @ z.T + 0.1 * np.eye(60), z @ coefficients)
+        shares.append((eigenvalues * (z.T @ alpha) / coefficients)[:5])
+    found = curve.learnability(eigenvalues)
+    assert found.shape == (1, P)
+    np.testing.assert_allclose(found[0, :5], np.mean(shares, 0), atol=0.03)
+
+
+def test_eigenpairs_serve_in_place_of_the_pool():
+    generator = np.random.default_rng(3)
+    root, y = generator.standard_normal((40, 60)), generator.standard_normal((40, 2))
+    K = root @ root.T
+    for target in (y, y[:, 0]):
+        wanted = pool_learning_curve(K, target, [5, 20], ridge=1.0)
+        np.testing.assert_allclose(pool_learning_curve(ntkit.spectrum(K), target, [5, 20], ridge=1.0).test, wanted.test)
+    with pytest.raises(InvalidInput, match="K must hold all eigenpairs of a kernel"):
+        pool_learning_curve(ntkit.spectrum(K, k=3), y, [5])

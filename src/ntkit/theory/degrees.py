@@ -8,9 +8,11 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from ntkit._arrays import Array
 from ntkit.errors import InvalidInput
+from ntkit.theory.learning import LearningCurve, learning_curve
 from ntkit.theory.recursion import Kernels
 
 
@@ -58,6 +60,41 @@ class DegreeSpectrum:
     def max_learning_rate(self) -> float:
         """2 / λ_max: below it descent on the mean of ½ (f − y)² over all inputs is stable, whatever y is."""
         return 2 / float(self.eigenvalues.max())
+
+    def learning_curve(
+        self,
+        power: Float[Array, "k"],
+        samples: Sequence[int] | Int[np.ndarray, "s"],
+        *,
+        ridge: float = 0.0,
+        noise: float = 0.0,
+    ) -> LearningCurve:
+        """`ntkit.theory.learning_curve` of this kernel; degrees that are not here are its tail.
+
+        Args:
+            power: (k,), the target's in each degree.
+            samples: numbers of training samples.
+            ridge: added to the diagonal of the training samples' kernel.
+            noise: variance of noise in the targets; power in degrees that are not here is added to it.
+
+        Returns:
+            A `LearningCurve`.
+
+        Raises:
+            InvalidInput: as `ntkit.theory.learning_curve`.
+
+        Example:
+            >>> import numpy as np, ntkit
+            >>> sphere = ntkit.theory.sphere("relu", 2, 2**0.5, 0.1, d=25, degrees=4)
+            >>> curve = sphere.ntk.learning_curve(np.array([0.0, 1.0, 0.0, 0.0, 0.0]), [25, 250])
+            >>> curve.test.round(2).tolist()
+            [0.53, 0.02]
+        """
+        missing = self.trace - float((self.multiplicities * self.eigenvalues).sum())
+        return learning_curve(
+            self.eigenvalues, power, samples, multiplicities=self.multiplicities, ridge=ridge, noise=noise,
+            tail=max(missing, 0.0),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,9 @@ Mode i is learned to L_i = λ_i/(λ_i + κ) on average, and with E₀ = n/(n −
 
     test = E₀ (Σ_i (1 − L_i)² v_i² + ε²),      train = (δ/(n κ))² test.
 
+Eigenfunctions of which none is learned, but which are so many that their eigenvalues' sum τ is not small, add τ/κ on
+the right: to everything that is learned they are a ridge.
+
 Bordelon, Canatar & Pehlevan 2020; Canatar, Bordelon & Pehlevan 2021; in this form Simon et al. 2021.
 """
 
@@ -22,9 +25,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import brentq
+from torch import Tensor
 
 from ntkit._arrays import Array, to_tensor
 from ntkit.errors import InvalidInput
+from ntkit.spectra.eigen import Spectrum
 from ntkit.spectra.eigensolvers import dense_eigenpairs
 from ntkit.spectra.symmetric import check_columns, check_kernel
 
@@ -47,6 +52,18 @@ class LearningCurve:
     train: Float[np.ndarray, "s"]
     kappa: Float[np.ndarray, "s"]
 
+    def learnability(self, eigenvalues: Float[Array, "k"]) -> Float[np.ndarray, "s k"]:
+        """L = λ/(λ + κ), the mean share of an eigenfunction that is learned, from 0 to 1.
+
+        Args:
+            eigenvalues: λ, of the kernel as an operator.
+
+        Raises:
+            InvalidInput: they are not of shape (k,), or negative.
+        """
+        values = _nonnegative(eigenvalues, "eigenvalues")
+        return values / (values + self.kappa[:, None])
+
 
 def learning_curve(
     eigenvalues: Float[Array, "k"],
@@ -56,6 +73,7 @@ def learning_curve(
     multiplicities: Float[Array, "k"] | None = None,
     ridge: float = 0.0,
     noise: float = 0.0,
+    tail: float = 0.0,
 ) -> LearningCurve:
     """The errors of kernel (ridge) regression with n samples, from the kernel's spectrum and the target's power in it.
 
@@ -66,6 +84,8 @@ def learning_curve(
         multiplicities: how many eigenfunctions each eigenvalue has; default 1.
         ridge: δ ≥ 0, added to the diagonal of the training samples' kernel.
         noise: ε², the variance of noise in training and test targets.
+        tail: τ, the sum of eigenvalues that are not given. Left out, errors of kernels with long tails come out far
+            too small: ReLU's beyond degree 8 on a sphere in 25 dimensions (depth 3) hold 12 % of the trace.
 
     Returns:
         A `LearningCurve`.
@@ -93,15 +113,15 @@ def learning_curve(
         )
     if not values.max() > 0:
         raise InvalidInput("eigenvalues must not all be 0: such a kernel learns nothing")
-    ridge, noise = _number(ridge, "ridge"), _number(noise, "noise")
+    ridge, noise, tail = _number(ridge, "ridge"), _number(noise, "noise"), _number(tail, "tail")
     numbers = _counts(samples)
-    points = [_point(values, energy, counts, n, ridge, noise) for n in numbers]
+    points = [_point(values, energy, counts, n, ridge, noise, tail) for n in numbers]
     test, train, kappa = (np.array(column) for column in zip(*points, strict=True))
     return LearningCurve(np.array(numbers), test, train, kappa)
 
 
 def pool_learning_curve(
-    K: Float[Array, "n n"],
+    K: Float[Array, "n n"] | Spectrum,
     y: Float[Array, "..."],
     samples: Sequence[int] | Int[np.ndarray, "s"],
     *,
@@ -114,7 +134,7 @@ def pool_learning_curve(
     n training samples; that over the M − n others is M/(M − n) times it where the errors of training are small.
 
     Args:
-        K: kernel of the pool's M samples.
+        K: kernel of the pool's M samples, or all its eigenpairs, `ntkit.spectrum(K)`, which serve several targets.
         y: their targets, (M,) or (M, outputs).
         samples: numbers n of training samples, below M.
         ridge: δ ≥ 0, added to the diagonal of the training samples' kernel.
@@ -124,7 +144,7 @@ def pool_learning_curve(
         A `LearningCurve`.
 
     Raises:
-        InvalidInput: as for `ntkit.spectrum` and `learning_curve`; n is not below M.
+        InvalidInput: as for `ntkit.spectrum` and `learning_curve`; n is not below M; eigenpairs are missing.
         MemoryLimitExceeded: the eigendecomposition would not fit in memory.
 
     Example:
@@ -136,14 +156,11 @@ def pool_learning_curve(
     Reference:
         As `learning_curve`.
     """
-    kernel = check_kernel(K)
-    if kernel.n_outputs is not None:
-        raise InvalidInput("K must be the kernel of a pool, (M, M), got one with outputs, (M, M, O, O)")
-    columns = check_columns(y, "y", kernel.n_samples, None)
-    size, numbers = kernel.size, _counts(samples)
+    values, vectors = _eigenpairs(K)
+    size, numbers = len(values), _counts(samples)
+    columns = check_columns(y, "y", size, None)
     if max(numbers) >= size:
         raise InvalidInput(f"samples must be below the {size} of the pool, got {max(numbers)}")
-    values, vectors = dense_eigenpairs(kernel.matrix)
     energy = (vectors.T @ columns.to(vectors)).square().sum(1) / size
     kept = np.maximum(values.cpu().numpy() / size, 0.0)
     kept[kept <= _NOTHING * kept.max()] = 0.0
@@ -155,12 +172,24 @@ def pool_learning_curve(
     return LearningCurve(n, (size * curve.test - n * curve.train) / (size - n), curve.train, curve.kappa)
 
 
+def _eigenpairs(K: Any) -> tuple[Tensor, Tensor]:
+    """All of a pool's, in float64."""
+    if isinstance(K, Spectrum):
+        if K.is_partial or K.n_outputs is not None:
+            raise InvalidInput("K must hold all eigenpairs of a kernel (M, M), as ntkit.spectrum(K) gives them")
+        return to_tensor(K.eigenvalues, "K").double(), to_tensor(K.eigenvectors, "K").double()
+    kernel = check_kernel(K)
+    if kernel.n_outputs is not None:
+        raise InvalidInput("K must be the kernel of a pool, (M, M), got one with outputs, (M, M, O, O)")
+    return dense_eigenpairs(kernel.matrix)
+
+
 def _point(
-    values: np.ndarray, energy: np.ndarray, counts: np.ndarray, n: int, ridge: float, noise: float
+    values: np.ndarray, energy: np.ndarray, counts: np.ndarray, n: int, ridge: float, noise: float, tail: float
 ) -> tuple[float, float, float]:
     """Test error, training error and κ at n samples."""
     modes = float(counts[values > 0].sum())
-    if ridge == 0 and n >= modes:
+    if ridge + tail == 0 and n >= modes:
         raise InvalidInput(
             f"without a ridge samples must be fewer than the {modes:g} eigenfunctions with eigenvalues above 0, got "
             f"{n}; take a ridge above 0"
@@ -168,9 +197,9 @@ def _point(
 
     def missing(log_kappa: float) -> float:
         kappa = np.exp(log_kappa)
-        return float((counts * values / (values + kappa)).sum() + ridge / kappa - n)
+        return float((counts * values / (values + kappa)).sum() + (ridge + tail) / kappa - n)
 
-    high = np.log(((counts * values).sum() + ridge) / n) + 1e-9  # there both terms are at most their share of n
+    high = np.log(((counts * values).sum() + ridge + tail) / n) + 1e-9  # there both terms are at most their share of n
     low = high - 1.0
     while missing(low) < 0:
         low -= 2 * (high - low)
