@@ -26,6 +26,7 @@ def make_study(
         **_curves(steps, loss, regression, shuffled, bad_r2, rng),
         **_kernels(steps, layers, shuffled, rich),
         **_spectra(n, shuffled, rich),
+        **_learning(n, loss, shuffled, rng),
     }
     if not exact:
         arrays = {name: values for name, values in arrays.items() if "exact" not in name}
@@ -74,6 +75,18 @@ def make_study(
         },
         "spectrum": _spectrum(arrays, n, exact),
         "machines": _machines(exact, regression, shuffled, bad_r2, arrays),
+        "data_needed": {
+            "key": "exact" if exact else "initial",
+            "ridge": 1e-3,
+            "draws": 10,
+            "guessing": 2 * loss,
+            "network": 2 * float(arrays["test_loss_network"][-1]),
+            "samples": int(arrays["learning_sizes"][-1]),
+            "predicted": float(arrays["learning_predicted"][-1]),
+            "measured": float(arrays["learning_measured"][-1]),
+            "doubled_takes_off": 0.0 if shuffled else 0.188,
+            "worst_gap": float(np.abs(arrays["learning_predicted"] / arrays["learning_measured"] - 1).max()),
+        },
         "config": {"network": "mlp:3x512:relu", "data": "mnist", "n_train": n, "lr": None, "dtype": "float32"},
         "environment": {"ntkit": "0.1.0", "torch": "2.6.0", "python": "3.11", "threads": 2, "device": "cpu"},
         "seed": 0,
@@ -147,6 +160,20 @@ def _spectra(n, shuffled, rich) -> dict[str, np.ndarray]:
         learned = 1 - np.exp(-sharp * k**0.45)
         arrays[f"label_energy_{key}"] = k / n if shuffled else np.clip(learned + k / n * (1 - learned), 0, 1)
     return arrays
+
+
+def _learning(n, loss, shuffled, rng) -> dict[str, np.ndarray]:
+    sizes = np.array(
+        sorted({max(1, round(n * share)) for share in (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)})
+    )
+    predicted = 2 * loss * (1.2 + 0 * sizes if shuffled else (1 + sizes / 20) ** -0.3)
+    measured = predicted * (1 + 0.04 * rng.standard_normal(len(sizes)))
+    return {
+        "learning_sizes": sizes,
+        "learning_predicted": predicted,
+        "learning_measured": measured,
+        "learning_spread": 0.02 * measured,
+    }
 
 
 def _training(arrays, rate, loss, steps, exact) -> dict:

@@ -52,6 +52,11 @@ def test_the_numbers_are_sound(small):
     assert (np.diff(energy) >= -1e-12).all()
     np.testing.assert_array_equal(np.diff(small.arrays["eigenvalues_initial"]) <= 0, True)
     assert small.arrays["kernel_distance"][0] == pytest.approx(0, abs=1e-12)
+    needed = small.findings["data_needed"]
+    assert needed["key"] == "exact"
+    assert needed["worst_gap"] < 0.25, "eighty samples are a small pool"
+    assert needed["measured"] < 0.8 * needed["guessing"]
+    assert small.arrays["learning_sizes"][-1] < small.findings["data"]["n_train"]
 
 
 def test_the_same_seed_gives_identical_arrays(small, tmp_path):

@@ -14,15 +14,15 @@ import pytest
 
 from ntkit.errors import MissingDependency
 from ntkit.experiments.study_page import write_study_page
-from ntkit.experiments.study_sections import SECTIONS, curves, machines, rates, regime, spectra
+from ntkit.experiments.study_sections import SECTIONS, curves, data_needed, machines, rates, regime, spectra
 from study_fixture import VARIANTS, make_study
 
-QUESTIONS = ("learning rate", "predict its training", "lazy or rich", "labels lie", "beat its kernels")
+QUESTIONS = ("learning rate", "predict its training", "lazy or rich", "labels lie", "beat its kernels", "much data")
 
 
 def sentences(**variant) -> list[str]:
     findings, _ = make_study(**variant)
-    return [section.sentence(findings) for section in (rates, curves, regime, spectra, machines)]
+    return [section.sentence(findings) for section in (rates, curves, regime, spectra, machines, data_needed)]
 
 
 def page(folder: Path, findings, arrays) -> str:
@@ -63,7 +63,7 @@ def test_no_text_of_a_figure_covers_another(name, monkeypatch):
     findings, arrays = make_study(**VARIANTS[name])
     for section in SECTIONS:
         section(findings, arrays)
-    assert len(canvases) == 11
+    assert len(canvases) == 12
     for canvas, texts in canvases:
         for index, (text, box) in enumerate(texts):
             assert box.x0 > -1, text
@@ -107,7 +107,7 @@ def test_the_same_study_gives_the_same_bytes(tmp_path):
 
 def test_every_figure_is_well_formed(tmp_path):
     figures = re.findall(r"<svg.*?</svg>", page(tmp_path, *make_study()), re.DOTALL)
-    assert len(figures) == 11
+    assert len(figures) == 12
     ids = [element.get("id") for figure in figures for element in ElementTree.fromstring(figure).iter()]
     known = [name for name in ids if name]
     assert len(known) == len(set(known))
@@ -177,6 +177,19 @@ def test_machines_sentence_counts_who_is_beaten():
     assert "noise" not in machines.sentence(findings)
 
 
+def test_data_sentence_follows_the_numbers():
+    findings, _ = make_study()
+    findings["data_needed"] |= {"samples": 750, "guessing": 0.9, "measured": 0.45, "predicted": 0.36, "worst_gap": 0.2}
+    assert data_needed.sentence(findings) == (
+        "With 750 samples kernel regression makes 50% of the error of guessing, predicted 40%; twice the data would "
+        "take about 19% off; predictions are off by at most 20%."
+    )
+    findings["data_needed"]["doubled_takes_off"] = -0.1
+    assert "; more hardly help; predictions" in data_needed.sentence(findings)
+    findings["data_needed"]["doubled_takes_off"] = None
+    assert "predicted 40%; predictions" in data_needed.sentence(findings)
+
+
 def test_notices_say_what_a_reader_must_know(tmp_path, monkeypatch):
     monkeypatch.setattr("ntkit.experiments.study_sections.SECTIONS", ())  # they are not in question
     plain = page(tmp_path, *make_study())
@@ -203,7 +216,7 @@ def test_predictions_that_overflow_are_drawn_as_far_as_they_go(tmp_path):
     findings, arrays = make_study()
     arrays["train_loss_exact_kernel"] = np.where(arrays["steps"] > 50, np.inf, arrays["train_loss_exact_kernel"])
     arrays["lr_scan_loss"][-1, 5:] = 1e6
-    assert page(tmp_path, findings, arrays).count("<svg") == 11
+    assert page(tmp_path, findings, arrays).count("<svg") == 12
 
 
 def test_links_to_what_lies_beside_it(tmp_path):

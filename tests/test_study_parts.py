@@ -9,7 +9,7 @@ from ntkit._progress import Reporter
 from ntkit.empirical.operator import NTKOperator
 from ntkit.errors import InvalidInput
 from ntkit.experiments import learning_rates
-from ntkit.experiments.kernel_machines import RIDGES, fit_machine
+from ntkit.experiments.kernel_machines import RIDGES, errors_of_parts, fit_machine, learning_sizes
 from ntkit.experiments.networks import build_network
 from ntkit.experiments.result_folder import result_folder, write_json
 from ntkit.experiments.training_curves import linearised_curve, recorded_steps
@@ -135,6 +135,23 @@ def test_the_ridge_has_the_least_leave_one_out_error():
         inverse = np.linalg.inv(K + ridge * np.trace(K) / 30 * np.eye(30))
         errors[ridge] = float(((inverse @ y / np.diag(inverse)[:, None]) ** 2).mean())
     assert errors[machine.ridge] == pytest.approx(min(errors.values()))
+
+
+def test_errors_of_parts_are_those_of_machines_on_them():
+    rng = np.random.default_rng(2)
+    features, test = rng.standard_normal((40, 6)), rng.standard_normal((15, 6))
+    K, K_test, y, y_test = features @ features.T, test @ features.T, rng.standard_normal((40, 2)), np.ones((15, 2))
+    found = errors_of_parts(K, K_test, y, y_test, 10, 0.5, 3)
+    for draw, error in enumerate(found):
+        used = np.random.default_rng([10, draw]).permutation(40)[:10]
+        f = K_test[:, used] @ np.linalg.inv(K[np.ix_(used, used)] + 0.5 * np.eye(10)) @ y[used]
+        assert error == pytest.approx(((f - y_test) ** 2).sum() / 15)
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(2, (1,)), (3, (1, 2)), (10, (1, 2, 5, 8)), (64, (1, 2, 4, 8, 16, 32, 48))])
+def test_sizes_of_parts_are_below_the_whole(n, sizes):
+    assert learning_sizes(n) == sizes
 
 
 def test_a_zero_kernel_is_an_error():

@@ -53,7 +53,8 @@ def _print_claims(claims: tuple) -> None:
     left_out = {"source", "refuted by"} | (set() if any(claim.control for claim in claims) else {"control"})
     shown = [i for i, header in enumerate(HEADER) if header not in left_out]
     for i in shown:
-        table.add_column(HEADER[i], overflow="fold", no_wrap=HEADER[i] not in ("claim", "control"))
+        wide = {"claim": 21, "control": 13}.get(HEADER[i])
+        table.add_column(HEADER[i], overflow="fold", no_wrap=wide is None, min_width=wide)
     for claim, row in zip(claims, claims_table(claims).rows, strict=True):
         table.add_row(
             *(Text(row[i]) for i in shown), style="" if claim.holds and claim.control_fails is not False else "bold red"

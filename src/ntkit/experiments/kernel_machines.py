@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import solve
 
 from ntkit.errors import InvalidInput
 
@@ -64,3 +65,42 @@ def fit_machine(K: Float[np.ndarray, "n n"], K_test: Float[np.ndarray, "m n"], y
     if best is None:
         raise InvalidInput("the kernel is too far from positive semi-definite to regress with; check it is symmetric")
     return best
+
+
+def learning_sizes(n: int) -> tuple[int, ...]:
+    """Numbers of training samples to try of n ≥ 2: n/64, n/32 … n/2 and 3n/4, whole and different ones.
+
+    Example:
+        >>> learning_sizes(500)
+        (8, 16, 31, 62, 125, 250, 375)
+    """
+    shares = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+    return tuple(sorted({max(1, round(n * share)) for share in shares} - {n}))
+
+
+def errors_of_parts(
+    K: Float[np.ndarray, "n n"],
+    K_test: Float[np.ndarray, "m n"],
+    y: Float[np.ndarray, "n o"],
+    y_test: Float[np.ndarray, "m o"],
+    size: int,
+    ridge: float,
+    draws: int,
+) -> Float[np.ndarray, "d"]:
+    """Mean squared test errors, Σ over outputs, of kernel regression on random parts of the training samples.
+
+    Args:
+        K: kernel of the training samples.
+        K_test: kernel of test and training samples.
+        y: targets.
+        y_test: test targets.
+        size: samples in a part.
+        ridge: r.
+        draws: how many parts.
+    """
+    found = []
+    for draw in range(draws):
+        used = np.random.default_rng([size, draw]).permutation(len(K))[:size]
+        alpha = solve(K[np.ix_(used, used)] + ridge * np.eye(size), y[used], assume_a="sym")
+        found.append(float(((K_test[:, used] @ alpha - y_test) ** 2).sum(axis=1).mean()))
+    return np.array(found)

@@ -66,7 +66,8 @@ def study(
     """How will this network learn these data? A folder with index.html, results.json and arrays.npz.
 
     The page answers: the largest stable learning rate, predicted 2N/λ_max and found; predicted and actual training
-    curves; lazy or rich; the spectrum and where the labels lie in it; the network against its kernel machines.
+    curves; lazy or rich; the spectrum and where the labels lie in it; the network against its kernel machines;
+    how much data the task needs.
 
     Args:
         model: `mlp:DEPTHxWIDTH:ACTIVATION`, `FILE.py:FUNCTION` returning a module, or a module (which is copied).
@@ -128,11 +129,13 @@ def _ask_everything(job: parts.Study) -> None:
     trained = parts.ask_curves(job, lr, exact.get("ntk"))
     begin, end = parts.ask_lazy_or_rich(job)
     spectra = {"exact": exact["ntk"].train} if exact else {}
-    parts.ask_spectrum(job, spectra | {"initial": begin.train, "final": end.train})
+    eigenpairs = parts.ask_spectrum(job, spectra | {"initial": begin.train, "final": end.train})
     machines = {"nngp": ("NNGP", exact["nngp"]), "exact": ("exact NTK", exact["ntk"])} if exact else {}
     machines["initial"] = ("initial empirical NTK", begin)
     machines["final"] = ("final empirical NTK", end)
     parts.ask_machines(job, machines, trained)
+    key = "exact" if exact else "initial"
+    parts.ask_data(job, key, machines[key][1], eigenpairs[key])
 
 
 def _load(data: str | Dataset, config: StudyConfig, data_dir: str | os.PathLike[str] | None) -> Dataset:

@@ -22,8 +22,10 @@ from ntkit.experiments.study_config import StudyConfig
 from ntkit.experiments.training_runs import Problem
 from ntkit.infinite import InfiniteKernel
 from ntkit.spectra import Spectrum, alignment, kernel_distance, spectrum
+from ntkit.theory import pool_learning_curve
 
 TOP = 10  # directions whose share of the labels is told
+DRAWS = 10  # training sets of each size on the learning curve
 
 
 @dataclass
@@ -241,18 +243,20 @@ def _weights_moved(start: nn.Module, now: nn.Module, names: list[str]) -> list[f
     return [*each, together]
 
 
-def ask_spectrum(study: Study, kernels: dict[str, np.ndarray]) -> None:
+def ask_spectrum(study: Study, kernels: dict[str, np.ndarray]) -> dict[str, Spectrum]:
     """Spectra, and how much of the labels lies in the top directions."""
+    spectra: dict[str, Spectrum] = {}
     findings: dict[str, Any] = {"top_k": min(TOP, len(study.y)), "energy_chance": min(TOP, len(study.y)) / len(study.y)}
     findings.update(effective_rank_exact=None, energy_exact=None)
     for name, K in kernels.items():
-        result: Spectrum = spectrum(K)
+        result = spectra[name] = spectrum(K)
         energy = np.asarray(result.energy(study.y))
         study.arrays[f"eigenvalues_{name}"] = np.asarray(result.eigenvalues)
         study.arrays[f"label_energy_{name}"] = energy
         findings[f"effective_rank_{name}"] = result.effective_rank()
         findings[f"energy_{name}"] = float(energy[findings["top_k"] - 1])
     study.findings["spectrum"] = findings
+    return spectra
 
 
 def ask_machines(study: Study, kernels: dict[str, tuple[str, Pair]], trained: np.ndarray) -> None:
@@ -272,3 +276,45 @@ def ask_machines(study: Study, kernels: dict[str, tuple[str, Pair]], trained: np
     test = scores.score(study.data, trained, study.y_test)
     rows.append({"name": "trained network", "key": "network", "test": test, "ridge": None, "loo": None})
     study.findings["machines"] = rows
+
+
+def ask_data(study: Study, key: str, pair: Pair, eigenpairs: Spectrum) -> None:
+    """The learning curve of a kernel's machine: predicted from the training samples' kernel and labels, and measured.
+
+    Args:
+        study: the study.
+        key: of the kernel, among the machines.
+        pair: the kernel.
+        eigenpairs: of the kernel of the training samples.
+    """
+    sizes = kernel_machines.learning_sizes(len(study.y))
+    share = next(row["ridge"] for row in study.findings["machines"] if row["key"] == key)
+    ridge = share * float(np.trace(pair.train)) / len(pair.train)
+    predicted = pool_learning_curve(eigenpairs, study.y, sizes, ridge=ridge).test
+    data = pair.train, pair.test, study.y, study.y_test
+    tracked = study.reporter.track(sizes, "learning curve", len(sizes))
+    errors = np.stack([kernel_machines.errors_of_parts(*data, n, ridge, DRAWS) for n in tracked])
+    measured, spread = errors.mean(axis=1), errors.std(axis=1, ddof=1) / np.sqrt(DRAWS)
+    study.arrays.update(
+        learning_sizes=np.array(sizes), learning_predicted=predicted, learning_measured=measured, learning_spread=spread
+    )
+    study.findings["data_needed"] = {
+        "key": key,
+        "ridge": share,
+        "draws": DRAWS,
+        "guessing": float((study.y_test**2).sum(axis=1).mean()),
+        "network": 2 * float(study.arrays["test_loss_network"][-1]),  # L is half of it
+        "samples": sizes[-1],
+        "predicted": float(predicted[-1]),
+        "measured": float(measured[-1]),
+        "doubled_takes_off": _doubled_takes_off(sizes, predicted),
+        "worst_gap": float(np.abs(predicted / measured - 1).max()),
+    }
+
+
+def _doubled_takes_off(sizes: tuple[int, ...], errors: np.ndarray) -> float | None:
+    """The share of the error that twice the data take off, if it goes on falling as between the last two sizes."""
+    if len(sizes) < 2:
+        return None
+    slope = np.log(errors[-1] / errors[-2]) / np.log(sizes[-1] / sizes[-2])
+    return float(1 - 2**slope)

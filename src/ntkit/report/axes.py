@@ -13,8 +13,8 @@ from ntkit.report.wording import MINUS, Real, tick
 _MOST = 6  # tick marks on a logarithmic axis
 
 
-def log_ticks(low: Real, high: Real) -> list[float]:
-    """Round numbers between two positive ones: 1-2-5 steps, or whole decades, or every n-th decade.
+def log_ticks(low: Real, high: Real, most: int = _MOST) -> list[float]:
+    """At most `most` round numbers between two positive ones: 1-2-5 steps, or whole decades, or every n-th decade.
 
     Example:
         >>> from ntkit.report.axes import log_ticks
@@ -24,21 +24,21 @@ def log_ticks(low: Real, high: Real) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = range(first, last + 1)
     steps = [m * 10.0**e for e in decades for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    if 2 <= len(steps) <= _MOST:
+    if 2 <= len(steps) <= most:
         return steps
     if len(steps) < 2:  # less than a factor of two: the marks of a linear axis
         return [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
     whole = [e for e in decades if low <= 10.0**e <= high]
-    stride = math.ceil(len(whole) / _MOST)
-    return [10.0**e for e in whole if e % stride == 0] if len(whole) > 1 else steps[:: math.ceil(len(steps) / _MOST)]
+    stride = math.ceil(len(whole) / most)
+    return [10.0**e for e in whole if e % stride == 0] if len(whole) > 1 else steps[:: math.ceil(len(steps) / most)]
 
 
-def log_axis(ax: Axes, which: Literal["x", "y"], low: Real, high: Real) -> None:
-    """A logarithmic axis from `low` to `high` > 0."""
+def log_axis(ax: Axes, which: Literal["x", "y"], low: Real, high: Real, *, most: int = _MOST) -> None:
+    """A logarithmic axis from `low` to `high` > 0, with at most `most` marks."""
     axis, set_scale, set_limits = _parts(ax, which)
     set_scale("log")
     set_limits(low, high)
-    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axis.set_major_locator(FixedLocator(log_ticks(low, high, most)))
     axis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
     axis.set_minor_locator(NullLocator())
 

@@ -9,8 +9,9 @@ from typing import Any
 from ntkit.errors import InvalidInput
 from ntkit.experiments.reproductions.arora.cntk import ARORA_CNTK
 from ntkit.experiments.reproductions.experiment import SCALES, Experiment
+from ntkit.experiments.reproductions.learning_curves.measure import LEARNING_CURVES
 
-EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (ARORA_CNTK,)}
+EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (ARORA_CNTK, LEARNING_CURVES)}
 
 
 def find(name: str, scale: str) -> tuple[Experiment, Any]:
