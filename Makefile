@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 OUT ?= study
 SHARED ?= -n 2 --dist worksteal # the tests, shared out over two processes
 
-.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures resnet-trace break-duals science reproduce doctor clean
+.PHONY: help demo smoke test test-slow test-gpu check format-check format lint types layering snippets bench architectures resnet-trace break-duals science reproduce spectra doctor clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,13 @@ science: $(VENV)/.dev ## the figures that the study's claims rest on, written to
 reproduce: $(VENV)/.run ## CIFAR-10 by exact kernels as published (an hour; needs NTKIT_DATA), written to benchmarks/results
 	$(BIN)/ntkit reproduce arora-cntk --scale laptop --out .bench/arora
 	$(BIN)/python benchmarks/keep_reproduction.py .bench/arora
+
+spectra: $(VENV)/.run ## spectra and what they predict, all experiments (needs NTKIT_DATA), written to benchmarks/results
+	$(BIN)/python benchmarks/large_spectra.py
+	set -e; for name in kopitkov yang-boolean yang-depth yang-learning-rate; do \
+		$(BIN)/ntkit reproduce $$name --out .bench/$$name; $(BIN)/python benchmarks/keep_reproduction.py .bench/$$name; done
+	$(BIN)/ntkit reproduce learning-curves --scale paper --out .bench/learning-curves
+	$(BIN)/python benchmarks/keep_reproduction.py .bench/learning-curves
 
 doctor: $(VENV)/.run ## what this installation runs on
 	$(BIN)/ntkit doctor

@@ -1,55 +1,62 @@
-"""Keep the numbers of `ntkit reproduce arora-cntk`: `python benchmarks/keep_reproduction.py FOLDER`.
+"""Keep the numbers of a reproduction: `python benchmarks/keep_reproduction.py FOLDER`.
 
-FOLDER is what the reproduction wrote. Writes results/<date>-arora-cntk.json (its results.json) and .md, with accuracies
-and their standard errors beside the published ones, and what the kernels cost.
+FOLDER is what `ntkit reproduce` wrote. Writes results/<date>-<experiment>.json (its results.json) and .md: claims with
+their controls, and the sentences and tables of its page.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ntkit.experiments.reproductions.arora.claims import PUBLISHED, SMALL
+import numpy as np
+
+from ntkit.experiments.reproductions import EXPERIMENTS, Claim, Control
+from ntkit.experiments.reproductions.claims import claims_table, verdict
+from ntkit.report import Figure, Table
 from peers.report import results_folder, write_pair
 
 
-def page(found: dict[str, Any], when: str) -> str:
-    """Tables for people."""
-    environment = ", ".join(f"{name} {version}" for name, version in found["environment"].items())
+def page(found: dict[str, Any], arrays: dict[str, np.ndarray], when: str) -> str:
+    """Claims and tables for people."""
+    story = EXPERIMENTS[found["experiment"]].show(found["findings"], arrays, _undrawn)
+    claims = tuple(map(_claim, found["claims"]))
     lines = [
-        f"# CIFAR-10 by exact convolutional tangent kernels, {when}", "",
-        f"`ntkit reproduce {found['experiment']} --scale {found['scale']}`; {found['reference']}. {environment}.", "",
-        "| kernel | depth | training + test images | accuracy, ± standard error | published, 2,000 training images |",
-        "|---|---|---|---|---|",
+        f"# {story.title}, {when}", "",
+        f"`ntkit reproduce {found['experiment']} --scale {found['scale']}`; {found['reference']}. {story.summary} "
+        f"The run took {found['seconds']:,.0f} s.", "",
+        *(f"- {name}: {value}" for name, value in found["environment"].items()),
+        *(f"- seed: {seed}" for seed in found["seeds"]), "",
+        *(f"**{notice}**\n" for notice in story.notices),
+        f"## Claims\n\n{verdict(claims)}", "", *_table(claims_table(claims)), "",
     ]  # fmt: skip
-    kernels = found["findings"]["kernels"]
-    for head, kernel in kernels.items():
-        for row in kernel["depths"]:
-            error = (row["error_test"] ** 2 + row["error_train"] ** 2) ** 0.5
-            there = PUBLISHED[head, SMALL].get(row["depth"])
-            lines.append(
-                f"| {kernel['title']} | {row['depth']} | {kernel['n_train']:,} + {kernel['n_test']:,} "
-                f"| {row['accuracy']:.2%} ± {error:.2%} | {'–' if there is None else f'{there:.2f} %'} |"
-            )
-    lines += ["", "| matrices, all depths in one pass | pairs computed | time | an entry |", "|---|---|---|---|"]
-    for kernel in kernels.values():
-        for part in ("train", "test"):
-            pairs, seconds = kernel[f"pairs_{part}"], kernel[f"seconds_{part}"]
-            lines.append(
-                f"| {kernel['title']}, {part} | {pairs:,} | {seconds:,.0f} s | {1e3 * seconds / pairs:.3g} ms |"
-            )
-    lines += ["", "| the same 500 training images: with pooling less without | points |", "|---|---|"]
-    for row in found["findings"]["comparison"]:
-        lines.append(f"| depth {row['depth']} | {100 * row['difference']:.1f} ± {100 * row['error']:.1f} |")
-    lines += [""] + [
-        f"- {'holds' if claim['holds'] else 'DOES NOT HOLD'}: {claim['claim']} (expected {claim['expected']:.4g}, "
-        f"{claim['relation']}, measured {claim['measured']:.4g})"
-        for claim in found["claims"]
-    ]
-    return "\n".join(lines) + "\n"
+    for section in story.sections:
+        lines += [f"## {section.question}", "", section.sentence, "", *_table(section.details), ""]
+    return "\n".join(lines)
+
+
+def _undrawn(name: str, label: str, size: tuple[float, float], paint: Any) -> Figure:
+    """In place of a figure."""
+    return Figure("", label)
+
+
+def _claim(entry: dict[str, Any]) -> Claim:
+    """As it was before it was written."""
+    names = ("claim", "source", "expected", "measured", "tolerance", "relation", "unit")
+    control = entry.get("control")
+    own = None if control is None else Control(control["name"], control["measured"])
+    return Claim(**{name: entry[name] for name in names}, control=own)
+
+
+def _table(table: Table) -> Iterable[str]:
+    yield "| " + " | ".join(table.header) + " |"
+    yield "|" + "---|" * len(table.header)
+    for row in table.rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
 
 
 def main() -> None:
@@ -58,12 +65,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what the reproduction wrote")
     parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results")
     arguments = parser.parse_args()
-    source = arguments.folder / "results.json"
-    found, when = json.loads(source.read_text()), date.fromtimestamp(source.stat().st_mtime).isoformat()
-    data, text = write_pair(
-        results_folder(arguments.out, quick=False), f"{when}-{found['experiment']}", found, page(found, when)
+    found = json.loads((arguments.folder / "results.json").read_text())
+    with np.load(arguments.folder / "arrays.npz", allow_pickle=False) as stored:
+        arrays = dict(stored)
+    when = date.today().isoformat()
+    written = write_pair(
+        results_folder(arguments.out, quick=False), f"{when}-{found['experiment']}", found, page(found, arrays, when)
     )
-    print(f"written: {data}\nwritten: {text}")
+    for path in written:
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":
