@@ -10,8 +10,11 @@ from ntkit.errors import InvalidInput
 from ntkit.experiments.reproductions.arora.cntk import ARORA_CNTK
 from ntkit.experiments.reproductions.experiment import SCALES, Experiment
 from ntkit.experiments.reproductions.learning_curves.measure import LEARNING_CURVES
+from ntkit.experiments.reproductions.yang.boolean import YANG_BOOLEAN
 
-EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (ARORA_CNTK, LEARNING_CURVES)}
+EXPERIMENTS: Mapping[str, Experiment] = {
+    experiment.name: experiment for experiment in (ARORA_CNTK, LEARNING_CURVES, YANG_BOOLEAN)
+}
 
 
 def find(name: str, scale: str) -> tuple[Experiment, Any]:

@@ -1,0 +1,1 @@
+"""Yang & Salman 2019: what random networks prefer, read off the spectra of their kernels."""
