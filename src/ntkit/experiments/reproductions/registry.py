@@ -9,12 +9,17 @@ from typing import Any
 from ntkit.errors import InvalidInput
 from ntkit.experiments.reproductions.arora.cntk import ARORA_CNTK
 from ntkit.experiments.reproductions.experiment import SCALES, Experiment
+from ntkit.experiments.reproductions.kopitkov.alignment import KOPITKOV
 from ntkit.experiments.reproductions.learning_curves.measure import LEARNING_CURVES
 from ntkit.experiments.reproductions.yang.boolean import YANG_BOOLEAN
 
-EXPERIMENTS: Mapping[str, Experiment] = {
-    experiment.name: experiment for experiment in (ARORA_CNTK, LEARNING_CURVES, YANG_BOOLEAN)
-}
+_ALL = (
+    ARORA_CNTK,
+    KOPITKOV,
+    YANG_BOOLEAN,
+    LEARNING_CURVES,
+)
+EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 
 def find(name: str, scale: str) -> tuple[Experiment, Any]:
