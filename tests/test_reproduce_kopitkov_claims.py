@@ -54,13 +54,13 @@ def test_few_samples_make_few_claims():
     ("changes", "words", "times"),
     [
         ({"energy_late": 0.4}, "growth of the target's energy", 5),
-        ({"energy_late": 0.6}, "more of the target's energy in the top 20 late", 1),
-        ({"error_late": 0.1}, "ratio of the squared errors late", 1),
-        ({"output_least": 0.9}, "least share of the output", 3),
-        ({"first_order_median": 0.4}, "predicted to first order", 1),
+        ({"energy_late": 0.6}, "difference of the target's energy in the top 20", 1),
+        ({"error_late": 0.1}, "ratio of the errors, late", 1),
+        ({"output_least": 0.9}, "output's energy in the top 100", 3),
+        ({"first_order_median": 0.4}, "first-order error of a step", 1),
         ({"edge_later_half": 0.5}, "λ_max over 2N/δ", 1),
         ({"edge_later_half": 2.0}, "λ_max over 2N/δ", 1),
-        ({"largest_late": 4100.0}, "after δ is halved", 1),
+        ({"largest_late": 4100.0}, "before δ is halved", 1),
     ],
 )
 def test_a_wrong_number_is_a_claim_that_does_not_hold(changes, words, times):

@@ -18,7 +18,7 @@ from ntkit.experiments.reproductions.yang import boolean_draws as draws
 from ntkit.experiments.reproductions.yang.boolean import DEEP, ERF, RELU, SMALL_BIAS
 from ntkit.experiments.reproductions.yang.boolean_claims import difference_error, make_claims, pairs_of_the_limit
 from ntkit.experiments.reproductions.yang.boolean_draws import Architecture
-from ntkit.report.figure_files import draw_files
+from ntkit.report import Figure
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ def test_the_smoke_run_is_whole(smoke):
     assert "a trial of the machinery" in page
 
 
-def test_the_page_of_the_published_size(smoke, tmp_path):
+def test_the_page_of_the_published_size(smoke):
     findings = published(smoke)
-    story = EXPERIMENTS["yang-boolean"].show(findings, smoke.arrays, partial(draw_files, tmp_path))
+    story = EXPERIMENTS["yang-boolean"].show(findings, smoke.arrays, lambda name, label, size, paint: Figure("", label))
     assert story.notices == ()
     assert story.facts[0].rows[1][1].startswith("40 ± 0.67 at width 40; limit ")
     assert story.tiles[0].value == "35%"

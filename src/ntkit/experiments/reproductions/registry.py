@@ -12,11 +12,13 @@ from ntkit.experiments.reproductions.experiment import SCALES, Experiment
 from ntkit.experiments.reproductions.kopitkov.alignment import KOPITKOV
 from ntkit.experiments.reproductions.learning_curves.measure import LEARNING_CURVES
 from ntkit.experiments.reproductions.yang.boolean import YANG_BOOLEAN
+from ntkit.experiments.reproductions.yang.depth import YANG_DEPTH
 
 _ALL = (
     ARORA_CNTK,
     KOPITKOV,
     YANG_BOOLEAN,
+    YANG_DEPTH,
     LEARNING_CURVES,
 )
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in _ALL}

@@ -59,7 +59,7 @@ def make_claims(findings: Findings) -> tuple[Claim, ...]:
 def _grows(run: Findings, words: str, findings: Findings, source: str) -> Claim:
     k, n = findings["settings"]["top_target"], findings["settings"]["shuffles"]
     return Claim(
-        f"{words}: growth of the target's energy in the top {k} directions, beyond chance", source,
+        f"{words}: growth of the target's energy in the top {k}", source,
         by_chance(findings), growth(run), 0.0, "above",
         control=Control(f"target shuffled, most of {n}", run["shuffled_growth"]),
     )  # fmt: skip
@@ -76,12 +76,12 @@ def _deeper(findings: Findings) -> Iterator[Claim]:
     pair = f"{deep['layers']} against {shallow['layers']} layers"
     source = f"{POSTER}: depth increases alignment, alignment improves performance"
     yield Claim(
-        f"{pair}: more of the target's energy in the top {findings['settings']['top_target']} late, beyond chance",
+        f"{pair}: difference of the target's energy in the top {findings['settings']['top_target']}, late",
         source, by_chance(findings), deep["energy_late"] - shallow["energy_late"], 0.0, "above",
         control=Control("untrained", deep["energy_start"] - shallow["energy_start"]),
     )  # fmt: skip
     yield Claim(
-        f"{pair}: ratio of the squared errors late", source, HALF, deep["error_late"] / shallow["error_late"], 0.0,
+        f"{pair}: ratio of the errors, late", source, HALF, deep["error_late"] / shallow["error_late"], 0.0,
         "at most",
         control=Control("kernels of the start", deep["error_linearised"] / shallow["error_linearised"]),
     )  # fmt: skip
@@ -91,7 +91,7 @@ def _output(findings: Findings) -> Iterator[Claim]:
     k = findings["settings"]["top_output"]
     for run in descents(findings):
         yield Claim(
-            f"{run['title']}: least share of the output in the top {k} directions, over all watched steps",
+            f"{run['title']}: output's energy in the top {k}, least of all steps",
             f"{POSTER}: f_t is spanned by the top eigenvectors for all t", OUTPUT_SHARE, run["output_least"], 0.0,
             "above", control=Control("the residual", run["residual_least"]),
         )  # fmt: skip
@@ -100,7 +100,7 @@ def _output(findings: Findings) -> Iterator[Claim]:
 def _first_order(findings: Findings) -> Claim:
     worst = max(descents(findings), key=lambda run: run["first_order_median"])
     return Claim(
-        f"relative error of a step predicted to first order, median over steps, at the worst depth ({worst['layers']})",
+        f"first-order error of a step, median, at the worst depth ({worst['layers']})",
         f"{POSTER}: first-order dynamics", FIRST_ORDER, worst["first_order_median"], 0.0, "at most",
         control=Control("by the kernel of the start", worst["first_order_by_start_median"]),
     )  # fmt: skip
@@ -109,14 +109,13 @@ def _first_order(findings: Findings) -> Claim:
 def _edge(findings: Findings) -> Iterator[Claim]:
     furthest = max(descents(findings), key=lambda run: abs(run["edge_later_half"] - 1))
     yield Claim(
-        "λ_max over 2N/δ, median over the later half, at the depth furthest from 1 "
-        f"({furthest['layers']})",
+        f"λ_max over 2N/δ, median of the later half, at the depth furthest from 1 ({furthest['layers']})",
         "Kopitkov & Indelman 2020 (quoted, not checked): λ_max hovers at 2N/δ", 1.0, furthest["edge_later_half"],
         QUARTER, control=Control("untrained", furthest["edge_start"]),
     )  # fmt: skip
     halved, kept = findings["runs"]["halved"], descents(findings)[-1]
     yield Claim(
-        "λ_max late, after δ is halved, over what it was before", "the same (quoted, not checked): λ_max rises after "
+        "λ_max late over λ_max before δ is halved", "the same (quoted, not checked): λ_max rises after "
         "each decay of the rate", 1 + QUARTER, _rise(halved), 0.0, "above",
         control=Control("δ not halved", _rise(kept)),
     )  # fmt: skip
