@@ -230,6 +230,8 @@ def _eigenvalues(findings: Findings, draw: Draw) -> Section:
     deep = cases(findings)[-1][1]
     mu = np.array(deep["eigenvalues"])
     odd = mu[mu > 0]
+    falls = bool((np.diff(relu(findings)["eigenvalues"]) < 0).all())
+    course = "they fall with every degree" if falls else "a degree has larger ones than the degree before"
     figure = draw(
         "eigenvalues", "Eigenvalues of the conjugate kernel over its trace against the degree, networks and theory.",
         HALF, lambda canvas: figures.paint_eigenvalues(canvas, findings),
@@ -242,7 +244,7 @@ def _eigenvalues(findings: Findings, draw: Draw) -> Section:
     return Section(
         "eigenvalues", "Which parities do they prefer?",
         f"In {deep['depth']} layers of erf all odd eigenvalues are equal within {percent(1 - odd.min() / odd.max(), 2)}"
-        f": white noise among the odd functions on {CORNERS} corners. With ReLU they fall with every degree.",
+        f": white noise among the odd functions on {CORNERS} corners. With ReLU {course}.",
         (figure,),
         "The share of degree k is spread over C(7, k) parities; this is what each of them has.",
         Table(header, tuple(rows)),
