@@ -70,6 +70,6 @@ def chance(k: int, n: int) -> float:
 
     Example:
         >>> round(chance(20, 512), 4)
-        0.012
+        0.0121
     """
     return math.sqrt(2 * k * (n - k) / (n + 2)) / n
