@@ -92,7 +92,7 @@ reproduce: $(VENV)/.run ## CIFAR-10 by exact kernels as published (an hour; need
 
 spectra: $(VENV)/.run ## spectra and what they predict, all experiments (needs NTKIT_DATA), written to benchmarks/results
 	$(BIN)/python benchmarks/large_spectra.py
-	set -e; for name in kopitkov yang-boolean yang-depth; do \
+	set -e; for name in kopitkov yang-boolean yang-depth yang-learning-rate; do \
 		$(BIN)/ntkit reproduce $$name --out .bench/$$name; $(BIN)/python benchmarks/keep_reproduction.py .bench/$$name; done
 	$(BIN)/ntkit reproduce learning-curves --scale paper --out .bench/learning-curves
 	$(BIN)/python benchmarks/keep_reproduction.py .bench/learning-curves

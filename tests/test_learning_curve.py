@@ -182,3 +182,21 @@ def test_eigenpairs_serve_in_place_of_the_pool():
         np.testing.assert_allclose(pool_learning_curve(ntkit.spectrum(K), target, [5, 20], ridge=1.0).test, wanted.test)
     with pytest.raises(InvalidInput, match="K must hold all eigenpairs of a kernel"):
         pool_learning_curve(ntkit.spectrum(K, k=3), y, [5])
+
+
+def test_what_is_learned_almost_wholly_does_not_cancel():
+    """Ten samples of ten eigenfunctions and hardly a ridge: κ = δ/10 · (1 + …) and test errors of κ's size."""
+    curve = ntkit.theory.learning_curve(np.ones(10), np.ones(10), [10], ridge=1e-30)
+    kappa = curve.kappa[0]
+    assert kappa == pytest.approx(np.sqrt(1e-30 / 10), rel=1e-6)  # 10 κ/(1 + κ) = δ/κ
+    assert curve.test[0] == pytest.approx(10 / (20 * kappa) * 10 * kappa**2, rel=1e-6)
+
+
+def test_an_indefinite_kernel_is_no_pool():
+    with pytest.raises(InvalidInput, match=r"pool_learning_curve\(\) needs a positive semi-definite kernel"):
+        ntkit.theory.pool_learning_curve(np.diag([1.0, 1.0, -1.0]), np.ones(3), [1])
+
+
+def test_unused_is_a_truth_value(unchecked):
+    with pytest.raises(InvalidInput, match="unused must be True or False, got 'no'"):
+        ntkit.theory.pool_learning_curve(np.eye(3), np.ones(3), [1], unused="no")

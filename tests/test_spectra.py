@@ -212,7 +212,7 @@ def test_methods_are_named(unchecked):
 def test_a_partial_spectrum_says_what_it_cannot_answer():
     result = ntkit.spectrum(kernel(5), k=2)
     assert result.is_partial
-    with pytest.raises(InvalidInput, match=r"all 5 eigenpairs.*the 2 leading ones; use ntkit.alignment\(K, y\)"):
+    with pytest.raises(InvalidInput, match=r"all 5 eigenpairs.*2 at the top; use ntkit.alignment\(K, y\)"):
         result.alignment(np.ones(5))
     with pytest.raises(InvalidInput, match=r"effective_rank\(\) needs all 5.*use ntkit.spectrum\(K\)"):
         result.effective_rank()

@@ -158,6 +158,27 @@ def test_too_many_samples_for_the_memory(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def of_large_targets():
+    """A sum of features, a hundred times what a narrow network starts with: it leaves the kernel regime at once."""
+    x = np.random.default_rng(0).standard_normal((40, 5))
+    y = 100 * (np.sin(x[:, :1]) + x[:, 1:2])
+    return Dataset("large", x[:30], y[:30], x[30:], y[30:], (), "Made by hand.", "regression")
+
+
+def test_targets_that_are_large_for_the_network(tmp_path):
+    result = ntkit.study("mlp:1x32:relu", of_large_targets(), out=tmp_path / "large", steps=200, progress=False)
+    rates = result.findings["learning_rate"]
+    assert rates["found_centered"] < rates["predicted_initial"] / 4
+    assert result.findings["training"]["lr"] == pytest.approx(rates["found_centered"] / 2)
+    assert all(np.isfinite(array).all() for name, array in result.arrays.items() if "names" not in name)
+
+
+def test_training_that_diverges_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_study.parts.learning_rates, "largest_stable_rate", lambda *_: 1e3)
+    with pytest.raises(ntkit.errors.InvalidInput, match=r"diverges between steps .* such as rate=0.125, a wider"):
+        ntkit.study("mlp:1x32:relu", of_large_targets(), out=tmp_path / "large", steps=200, progress=False)
+
+
 # ---- the command ---------------------------------------------------------------------------------------------------
 
 

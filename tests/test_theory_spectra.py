@@ -238,3 +238,13 @@ def test_errors_of_sphere_and_grid():
         depth_grid("relu", 1, 1.0, [], 7)
     with pytest.raises(InvalidInput, match="kernel must be 'nngp' or 'ntk', got 'ck'"):
         depth_grid("relu", 1, 1.0, 0.0, 7, degrees=3).maximum("ck")  # pyright: ignore
+
+
+def test_scales_whose_kernel_is_zero_are_said():
+    with pytest.raises(InvalidInput, match="the kernel of some of the scales is zero everywhere"):
+        depth_grid("relu", 2, [0.0, 1.0], [0.0, 1.0], 5)
+
+
+def test_a_scale_may_be_an_array_without_axes(unchecked):
+    grids = [depth_grid("relu", 2, scale, 0.5, 5).ntk for scale in (np.array(1.5), 1.5)]
+    np.testing.assert_array_equal(*grids)

@@ -135,14 +135,15 @@ def is_stable(problem: Problem, lr: float, steps: int = STEPS) -> bool:
     return made == steps
 
 
-def largest_stable_rate(problem: Problem, guess: float, reporter: Reporter, what: str) -> float:
-    """The largest stable rate, by bisection between powers of two times `guess`, to half a percent.
+def largest_stable_rate(problem: Problem, guess: float, reporter: Reporter, what: str, *, within: float = 2.0) -> float:
+    """The largest stable rate, by bisection around `guess`, to half a percent.
 
     Args:
         problem: network and data.
         guess: where to look first.
         reporter: shows the runs.
         what: their name.
+        within: the factor on both sides of the guess in which to look first; beyond, every octave is looked at.
 
     Raises:
         InvalidInput: no rate within a factor of a million of the guess is at the edge of stability.
@@ -158,7 +159,7 @@ def largest_stable_rate(problem: Problem, guess: float, reporter: Reporter, what
             advance()
             return is_stable(problem, rate)
 
-        low, high = guess * 0.5, guess * 2.0
+        low, high = guess / within, guess * within
         if stable(low):
             while stable(high):
                 low, high = high, high * 2
@@ -184,7 +185,16 @@ def scan_rates(problem: Problem, predicted: float, reporter: Reporter) -> Scan:
             losses[i, state.step] = min(state.loss / first, _CAP)
             if losses[i, state.step] >= _CAP:
                 break
-        path = losses[i]
-        rises = bool((path[1 : STEPS + 1] > path[:STEPS] * _NO_RISE).any())
-        outcomes[i] = (RECOVERS if path[-1] < 1 else DIVERGES) if rises else STABLE
+        outcomes[i] = outcome(losses[i])
     return Scan(np.array(_SCAN), losses, outcomes)
+
+
+def outcome(path: Float[np.ndarray, "t"]) -> int:
+    """STABLE where the loss never rises within 30 steps; else RECOVERS where it ends below its start, or DIVERGES.
+
+    Args:
+        path: losses relative to the first.
+    """
+    early = path[: STEPS + 1]
+    rises = bool((early[1:] > early[:-1] * _NO_RISE).any())
+    return (RECOVERS if path[-1] < 1 else DIVERGES) if rises else STABLE

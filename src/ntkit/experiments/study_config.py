@@ -27,7 +27,7 @@ class StudyConfig:
         n_test: test samples; None for as many as there are, up to 1,000.
         classes: classes to keep; None for all.
         steps: of gradient descent.
-        rate: learning rate in units of the predicted largest stable one, between 0 and 1.
+        rate: learning rate in units of the largest stable one, predicted or found, whichever is less; between 0 and 1.
         preprocessing: named steps of `ntkit.data`.
         shuffle_labels: whether labels are permuted, which leaves nothing to learn.
         w_std: scale of an mlp's hidden layers.

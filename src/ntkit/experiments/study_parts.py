@@ -136,7 +136,8 @@ def ask_learning_rate(study: Study) -> float:
         "steps": learning_rates.STEPS,
     }
     study.arrays.update(lr_scan_multiples=scan.multiples, lr_scan_loss=scan.losses, lr_scan_outcome=scan.outcomes)
-    return study.config.rate * min(predicted, exact or predicted)
+    # targets that are large for the network take it out of the kernel regime, where less is stable than predicted
+    return study.config.rate * min(predicted, exact or predicted, centered)
 
 
 def ask_curves(study: Study, lr: float, exact: Pair | None) -> np.ndarray:
@@ -146,6 +147,13 @@ def ask_curves(study: Study, lr: float, exact: Pair | None) -> np.ndarray:
     curve, study.models = training_curves.actual_curve(
         study.centered, study.x_test, study.y_test, lr, steps, study.reporter, checkpoints
     )
+    if len(curve.train_loss) < len(steps):
+        raise InvalidInput(
+            f"training at the learning rate {lr:.3g}, {study.config.rate:g} of the largest one that was stable for "
+            f"{learning_rates.STEPS} steps, diverges between steps {steps[len(curve.train_loss) - 1]} and "
+            f"{steps[len(curve.train_loss)]}; take a smaller share, such as rate={study.config.rate / 4:g}, a wider "
+            "network, or targets of a smaller scale"
+        )
     curves = {
         "network": curve,
         "initial_kernel": training_curves.linearised_curve(

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.stats import t as student
 
 from ntkit.errors import InvalidInput
 
+ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-12}  # of the largest eigenvalue: what may be rounding alone
 _BINS = 20
 _LEAST = 8  # eigenvalues
 
@@ -36,16 +38,21 @@ class PowerLaw:
     last: int
 
 
-def fit_power_law(eigenvalues: Float[np.ndarray, "k"], first: int, last: int | None, confidence: float) -> PowerLaw:
-    """See `Spectrum.power_law`."""
-    positive = int((eigenvalues > 0).sum())
+def fit_power_law(
+    eigenvalues: Float[np.ndarray, "k"], floor: float, first: int, last: int | None, confidence: float
+) -> PowerLaw:
+    """See `Spectrum.power_law`; eigenvalues up to `floor` are rounding."""
+    positive = int((eigenvalues > max(floor, 0.0)).sum())
     last = positive if last is None else last
     for name, value in (("first", first), ("last", last)):
         if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= positive:
-            raise InvalidInput(f"{name} must be the rank of a positive eigenvalue, from 1 to {positive}, got {value!r}")
+            raise InvalidInput(
+                f"{name} must be the rank of an eigenvalue that is more than rounding, from 1 to {positive}, got "
+                f"{value!r}"
+            )
     if last - first + 1 < _LEAST:
         raise InvalidInput(
-            f"a power law is fitted to {_LEAST} positive eigenvalues or more, got the {max(0, last - first + 1)} "
+            f"a power law is fitted to {_LEAST} eigenvalues or more, got the {max(0, last - first + 1)} "
             f"of ranks {first} to {last}"
         )
     if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 < float(confidence) < 1:

@@ -15,7 +15,7 @@ from ntkit.errors import InvalidInput, ToleranceNotReached
 from ntkit.spectra.block_lanczos import leading_eigenpairs
 from ntkit.spectra.eigen import Spectrum
 from ntkit.spectra.eigensolvers import DENSE_BELOW, dense_eigenpairs, fix_signs
-from ntkit.spectra.maps import SymmetricMap, read_map
+from ntkit.spectra.maps import SymmetricMap, power_of_four, read_map
 from ntkit.spectra.similarity import frobenius_norm
 from ntkit.spectra.symmetric import SymmetricKernel, check_kernel, largest_magnitude, require_square
 
@@ -78,7 +78,7 @@ def spectrum(
     values, vectors = dense_eigenpairs(dense.matrix)
     kept = slice(0, count) if end == "top" else slice(size - count, size)
     values, vectors = values[kept], vectors[:, kept].contiguous()
-    residuals = None if count == size else (dense.matrix @ vectors - vectors * values).norm(dim=0)
+    residuals = None if count == size else _residuals(dense, values, vectors)
     return _spectrum(K, dense, values, vectors, residuals, end)
 
 
@@ -140,7 +140,15 @@ def _by_products(
     values, vectors = sign * found[0], fix_signs(found[1])
     if end == "bottom":
         values, vectors = values.flip(0), vectors.flip(1)
-    return values, vectors, (kernel.product(vectors) - vectors * values).norm(dim=0)
+    values, vectors = (part.to(kernel.dtype).double() for part in (values, vectors))  # as they are given to the caller
+    return values * kernel.scale, vectors, kernel.scale * (kernel.product(vectors) - vectors * values).norm(dim=0)
+
+
+def _residuals(kernel: SymmetricKernel, values: Tensor, vectors: Tensor) -> Float[Tensor, "k"]:
+    """‖K v − λ v‖ of the numbers that the caller gets, which are rounded to the kernel's own precision."""
+    scale = power_of_four(float(kernel.matrix.abs().max()))
+    values, vectors = (part.to(kernel.dtype).double() for part in (values, vectors))
+    return scale * ((kernel.matrix / scale) @ vectors - vectors * (values / scale)).norm(dim=0)
 
 
 def _read_count(k: Any, size: int) -> int:

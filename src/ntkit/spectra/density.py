@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ntkit._arrays import Array
 from ntkit._memory import require_bytes
-from ntkit.matrix_free.products import require_count
+from ntkit.matrix_free.products import require_count, require_number
 from ntkit.spectra.maps import read_map
 
 _EXHAUSTED = 1e-12  # of the largest entry of a tridiagonal matrix: a Krylov space that ends
@@ -44,7 +44,12 @@ class SpectralDensity:
         return float(each.mean()), error
 
     def smoothed(self, points: Float[np.ndarray, "x"], width: float) -> Float[np.ndarray, "x"]:
-        """The density at some points, each eigenvalue spread over a Gaussian of this standard deviation."""
+        """The density at some points, each eigenvalue spread over a Gaussian of this standard deviation.
+
+        Raises:
+            InvalidInput: the width is no positive number.
+        """
+        width = require_number(width, "width", positive=True)
         apart = (points[:, None] - self.nodes.ravel()) / width
         mass = self.weights.ravel() / len(self.weights)
         return (np.exp(-(apart**2) / 2) / (width * (2 * np.pi) ** 0.5)) @ mass
@@ -73,7 +78,8 @@ def spectral_density(
         A `SpectralDensity`.
 
     Raises:
-        InvalidInput: `K` is not square, symmetric and finite; `starts` or `steps` is no whole number from 1.
+        InvalidInput: `K` is not square, symmetric and finite; `starts` or `steps` is no whole number from 1,
+            or `seed` none from 0.
         MemoryLimitExceeded: N · starts · steps numbers do not fit.
 
     Example:
@@ -90,13 +96,13 @@ def spectral_density(
     starts, steps = require_count(starts, "starts", 1), min(require_count(steps, "steps", 1), kernel.size)
     what = f"the Lanczos vectors of {starts} starts, {steps} steps and {kernel.size} rows"
     require_bytes(8 * kernel.size * starts * (steps + 4), what, "take fewer starts or steps")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(require_count(seed, "seed", 0))
     signs = torch.randint(2, (kernel.size, starts), generator=generator) * 2 - 1
     tridiagonal = _lanczos(kernel.product, signs.double() / kernel.size**0.5, steps)
     nodes, weights = np.zeros((2, starts, steps))
     for start, (diagonal, beside) in enumerate(zip(*tridiagonal, strict=True)):
         values, vectors = eigh_tridiagonal(diagonal, beside[: len(diagonal) - 1])
-        nodes[start], weights[start] = values, vectors[0] ** 2
+        nodes[start], weights[start] = values * kernel.scale, vectors[0] ** 2
     return SpectralDensity(nodes, weights, kernel.size)
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ntkit._arrays import Array, like, to_tensor
 from ntkit.errors import InvalidInput
-from ntkit.spectra.decay import PowerLaw, fit_power_law
+from ntkit.spectra.decay import ROUNDING, PowerLaw, fit_power_law
 from ntkit.spectra.similarity import cosine_with_target
-from ntkit.spectra.symmetric import check_columns, flatten_kernel, largest_magnitude
+from ntkit.spectra.symmetric import check_columns, flatten_kernel, largest_magnitude, require_semidefinite
 
 _EXTENDED = 1e-12  # of the largest eigenvalue: off the samples, eigenfunctions of less are noise
-_NEGATIVE_SHARE = 1e-3  # of the positive eigenvalues' sum: more than rounding, in float32 too
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Spectrum:
 
     @property
     def is_partial(self) -> bool:
-        """Whether only the leading eigenpairs are here."""
+        """Whether only some eigenpairs are here."""
         return self.eigenvectors.shape[1] < self.eigenvectors.shape[0]
 
     def energy(self, phi: Float[Array, "..."]) -> Float[Array, "k"]:
@@ -144,15 +143,8 @@ class Spectrum:
             Roy & Vetterli, "The effective rank", EUSIPCO 2007.
         """
         self._require_full("effective_rank", "use ntkit.spectrum(K)")
-        values = self._values
-        positive, negative = float(values.clamp(min=0).sum()), float(-values.clamp(max=0).sum())
-        if positive == 0.0 or negative > _NEGATIVE_SHARE * positive:
-            raise InvalidInput(
-                "effective_rank() needs a positive semi-definite kernel, but the positive eigenvalues sum to "
-                f"{positive:.3g} and the negative ones to {-negative:.3g}; compute the kernel in float64, "
-                "or check that it is one"
-            )
-        share = values.clamp(min=0) / positive
+        values = require_semidefinite(self._values, "effective_rank()")
+        share = values / values.sum()
         return float(torch.special.entr(share).sum().exp())
 
     def participation_ratio(self) -> float:
@@ -183,14 +175,15 @@ class Spectrum:
 
         Args:
             first: rank of the first eigenvalue of the fit, from 1.
-            last: of the last; default the last positive one.
+            last: of the last; default the last one that is more than rounding.
             confidence: probability of the interval.
 
         Returns:
             The exponent with its interval.
 
         Raises:
-            InvalidInput: fewer than eight positive eigenvalues lie between the ranks, or they are not those of the top.
+            InvalidInput: fewer than eight eigenvalues that are more than rounding lie between the ranks, or they are
+                not those of the top.
 
         Example:
             >>> import ntkit, numpy as np
@@ -200,7 +193,9 @@ class Spectrum:
         """
         if self.end == "bottom" and self.is_partial:
             raise InvalidInput('power_law() needs the top eigenvalues; use end="top"')
-        return fit_power_law(self._values.cpu().numpy(), first, last, confidence)
+        values = to_tensor(self.eigenvalues, "eigenvalues")
+        floor = ROUNDING[values.dtype] * float(values.max())
+        return fit_power_law(self._values.cpu().numpy(), floor, first, last, confidence)
 
     def extend(self, K: Float[Array, "m n"] | Float[Array, "m n o o"]) -> Float[Array, "M k"]:
         """Eigenfunctions at other points, v_i(x) = Σ_j K(x, x_j) v_ij / λ_i, which on the samples are the eigenvectors.
@@ -243,7 +238,8 @@ class Spectrum:
             )
         rows = flatten_kernel(cross)
         assert rows.shape[1] == size
-        found = rows.double().to(self._vectors.device) @ (self._vectors / values)
+        largest = values.abs().max()  # the smallest eigenvalues' inverses may be no numbers, those of their shares are
+        found = (rows.double().to(values.device) / largest) @ (self._vectors / (values / largest))
         return like(found.to(to_tensor(self.eigenvectors, "eigenvectors").dtype), self.eigenvectors)
 
     def _columns(self, phi: Array, name: str) -> Float[Tensor, "N c"]:
@@ -263,5 +259,5 @@ class Spectrum:
         if self.is_partial:
             size, k = self.eigenvectors.shape
             raise InvalidInput(
-                f"{question}() needs all {size} eigenpairs, but this spectrum holds the {k} leading ones; {remedy}"
+                f"{question}() needs all {size} eigenpairs, but this spectrum holds {k} at the {self.end}; {remedy}"
             )

@@ -21,6 +21,7 @@ from ntkit.errors import InvalidInput
 
 # How far from symmetric a kernel may be, relative to its largest entry: what rounding alone explains.
 _ASYMMETRY = {torch.float32: 1e-5, torch.float64: 1e-10}
+_NEGATIVE_SHARE = 1e-3  # of the positive eigenvalues' sum: more than rounding, in float32 too
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,21 @@ def require_symmetric(name: str, dtype: torch.dtype, gap: float, scale: float) -
             f"transpose by {gap:.3g} where its largest entry is {scale:.3g}; if rounding explains that, pass "
             f"({name} + {name}.T) / 2"
         )
+
+
+def require_semidefinite(eigenvalues: Float[Tensor, "N"], what: str) -> Float[Tensor, "N"]:
+    """A kernel's eigenvalues, those that rounding made negative as 0.
+
+    Raises:
+        InvalidInput: they are not those of a positive semi-definite kernel.
+    """
+    positive, negative = float(eigenvalues.clamp(min=0).sum()), float(-eigenvalues.clamp(max=0).sum())
+    if positive == 0.0 or negative > _NEGATIVE_SHARE * positive:
+        raise InvalidInput(
+            f"{what} needs a positive semi-definite kernel, but the positive eigenvalues sum to {positive:.3g} and the "
+            f"negative ones to {-negative:.3g}; compute the kernel in float64, or check that it is one"
+        )
+    return eigenvalues.clamp(min=0)
 
 
 def flatten_kernel(K: Tensor) -> Float[Tensor, "M N"]:

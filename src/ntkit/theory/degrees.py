@@ -154,9 +154,10 @@ def by_degree(weights: Weights, multiplicities: Float[np.ndarray, "k"], trace: f
     return DegreeSpectrum(weights.seen() / multiplicities, multiplicities, weights.floor / multiplicities, trace)
 
 
-def require_finite(kernels: Kernels) -> None:
-    """Raise `InvalidInput` where a kernel has outgrown float64, or is zero."""
+def require_finite(kernels: Kernels, networks: int = 1) -> None:
+    """Raise `InvalidInput` where a kernel has outgrown float64, or that of one of several networks is zero."""
     if not all(bool(torch.isfinite(value).all()) for value in kernels):
         raise InvalidInput("kernels must be finite, but they outgrow float64 at this depth; take a smaller w_std")
-    if not bool((kernels.ntk != 0).any()):
-        raise InvalidInput("the kernel is zero everywhere, so it has no spectrum; take w_std or b_std above 0")
+    if not bool((kernels.ntk.reshape(networks, -1) != 0).any(dim=1).all()):
+        which = "the kernel" if networks == 1 else "the kernel of some of the scales"
+        raise InvalidInput(f"{which} is zero everywhere, so it has no spectrum; take w_std or b_std above 0")

@@ -81,7 +81,7 @@ def depth_grid(
         A `DepthGrid`. Shares that the noise of their kernel's values hides are 0, as in `boolean_cube`.
 
     Raises:
-        InvalidInput: an argument is none of these, or kernels outgrow float64.
+        InvalidInput: an argument is none of these, or kernels outgrow float64 or are zero.
         MemoryLimitExceeded: the grid does not fit.
 
     Reference:
@@ -99,7 +99,7 @@ def depth_grid(
     of_networks = w.repeat_interleave(len(b)), b.repeat(len(w))
     table, shares = projection(d)[: degrees + 1], ([], [])
     for hidden, kernels in enumerate(kernels_by_depth(spec, depth, *of_networks, all_pairs)):
-        require_finite(kernels)
+        require_finite(kernels, networks)
         found = weights_of(table, kernels, relative_error(spec, hidden, np.ones(len(table))))
         for weights, values, into in zip(found, (kernels.nngp, kernels.ntk), shares, strict=True):
             trace = values.numpy()[:: d + 1]
@@ -108,7 +108,9 @@ def depth_grid(
 
 
 def _read_scales(value: Any, name: str) -> torch.Tensor:
-    several = value if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else [value]
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(several) == 0:
         raise InvalidInput(f"{name} must hold at least one standard deviation, got none")
     return torch.stack([read_scale(float(one) if isinstance(one, np.floating) else one, name) for one in several])

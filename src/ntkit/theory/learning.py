@@ -31,7 +31,7 @@ from ntkit._arrays import Array, to_tensor
 from ntkit.errors import InvalidInput
 from ntkit.spectra.eigen import Spectrum
 from ntkit.spectra.eigensolvers import dense_eigenpairs
-from ntkit.spectra.symmetric import check_columns, check_kernel
+from ntkit.spectra.symmetric import check_columns, check_kernel, require_semidefinite
 
 _NOTHING = 1e-14  # of the largest eigenvalue: less is none
 
@@ -144,7 +144,8 @@ def pool_learning_curve(
         A `LearningCurve`.
 
     Raises:
-        InvalidInput: as for `ntkit.spectrum` and `learning_curve`; n is not below M; eigenpairs are missing.
+        InvalidInput: as for `ntkit.spectrum` and `learning_curve`; n is not below M; eigenpairs are missing; the kernel
+            is indefinite.
         MemoryLimitExceeded: the eigendecomposition would not fit in memory.
 
     Example:
@@ -156,13 +157,15 @@ def pool_learning_curve(
     Reference:
         As `learning_curve`.
     """
+    if not isinstance(unused, bool):
+        raise InvalidInput(f"unused must be True or False, got {unused!r}")
     values, vectors = _eigenpairs(K)
     size, numbers = len(values), _counts(samples)
     columns = check_columns(y, "y", size, None)
     if max(numbers) >= size:
         raise InvalidInput(f"samples must be below the {size} of the pool, got {max(numbers)}")
     energy = (vectors.T @ columns.to(vectors)).square().sum(1) / size
-    kept = np.maximum(values.cpu().numpy() / size, 0.0)
+    kept = (require_semidefinite(values, "pool_learning_curve()") / size).cpu().numpy()
     kept[kept <= _NOTHING * kept.max()] = 0.0
     curve = learning_curve(kept, energy.cpu().numpy(), numbers, ridge=ridge)
     if not unused:
@@ -206,8 +209,10 @@ def _point(
     root: Any = brentq(missing, low, high, xtol=1e-14)
     kappa = float(np.exp(root))
     learned = values / (values + kappa)
-    factor = n / (n - float((counts * learned**2).sum()))
-    test = factor * (float(((1 - learned) ** 2 * energy).sum()) + noise)
+    # n − Σ L², by the equation of κ; the difference itself cancels where nearly all is learned
+    left = float((counts * learned * (kappa / (values + kappa))).sum()) + (ridge + tail) / kappa
+    factor = n / left
+    test = factor * (float(((kappa / (values + kappa)) ** 2 * energy).sum()) + noise)
     return test, (ridge / (n * kappa)) ** 2 * test, kappa
 
 

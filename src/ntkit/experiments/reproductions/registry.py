@@ -13,12 +13,14 @@ from ntkit.experiments.reproductions.kopitkov.alignment import KOPITKOV
 from ntkit.experiments.reproductions.learning_curves.measure import LEARNING_CURVES
 from ntkit.experiments.reproductions.yang.boolean import YANG_BOOLEAN
 from ntkit.experiments.reproductions.yang.depth import YANG_DEPTH
+from ntkit.experiments.reproductions.yang.learning_rate import YANG_LEARNING_RATE
 
 _ALL = (
     ARORA_CNTK,
     KOPITKOV,
     YANG_BOOLEAN,
     YANG_DEPTH,
+    YANG_LEARNING_RATE,
     LEARNING_CURVES,
 )
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in _ALL}

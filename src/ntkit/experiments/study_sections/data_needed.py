@@ -12,6 +12,7 @@ from ntkit.report.labels import EndLabel, label_right, level
 from ntkit.report.style import FAINT, HALF, INK, draw, frame, title
 from ntkit.report.wording import count, number, percent
 
+_FEW = 16  # samples, from whose kernel little is told of others
 _LINES = {"exact": EXACT, "initial": INITIAL}
 
 
@@ -46,7 +47,8 @@ def sentence(findings: Findings) -> str:
     text += f", predicted {percent(predicted)}"
     if falls is not None:
         text += f"; twice the data would take about {percent(falls, 2)} off" if falls > 0.005 else "; more hardly help"
-    return f"{text}; predictions are off by at most {percent(needed['worst_gap'], 2)}."
+    text += f"; predictions are off by at most {percent(needed['worst_gap'], 2)}"
+    return f"{text}: a spectrum of so few samples tells little." if needed["samples"] < _FEW else f"{text}."
 
 
 def _paint(canvas: Canvas, findings: Findings, arrays: Arrays) -> None:

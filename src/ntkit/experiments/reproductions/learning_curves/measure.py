@@ -65,7 +65,7 @@ def _tasks(config: LearningCurvesConfig, bench: Workbench) -> Iterator[tuple[Tas
     """One pool after the other, so that one kernel is held at a time."""
     yield tasks.circle(config.circle.pool, config.seed), config.circle
     yield tasks.sphere(config.sphere.pool, config.seed), config.sphere
-    for name in config.data:
+    for name in tasks.image_sets(config.data, bench.data_dir, config.stand_in):
         bench.say(f"{tasks.TITLES.get(name, name)}: kernel and eigenpairs of {config.images.pool:,} images")
         pool = tasks.images(name, config.images.pool, config.ridge, config.seed, bench.data_dir, config.stand_in)
         yield pool, config.images

@@ -133,7 +133,7 @@ def images(name: str, size: int, ridge: float, seed: int, data_dir: Path | None,
         data_dir: folder of the data files.
         stand_in: data set used where `name` is not found and no folder was named; None for an error.
     """
-    stands_in = stand_in is not None and data_dir is None and name not in datasets.sets_in()
+    stands_in = stand_in is not None and _is_missing(name, data_dir)
     data = datasets.load(
         stand_in if stand_in and stands_in else name, data_dir=data_dir, n_train=size, n_test=1, seed=seed
     )
@@ -146,6 +146,17 @@ def images(name: str, size: int, ridge: float, seed: int, data_dir: Path | None,
     shuffled = y[np.random.default_rng(seed).permutation(size)]
     target = Target("classes", y, _pool(pairs, y, delta), _pool(pairs, shuffled, delta))
     return Task(name, TITLES.get(name, name), K, delta, (target,), "shuffled labels", data.source, stands_in)
+
+
+def image_sets(names: Sequence[str], data_dir: Path | None, stand_in: str | None) -> list[str]:
+    """The data sets to take: all, but of those that something stands in for only the first, as it is the same thing."""
+    missing = [name for name in names if stand_in is not None and _is_missing(name, data_dir)]
+    return [name for name in names if name not in missing[1:]]
+
+
+def _is_missing(name: str, data_dir: Path | None) -> bool:
+    """Whether no folder was named, and the data set is not in the usual one either."""
+    return data_dir is None and name not in datasets.sets_in()
 
 
 TITLES: Mapping[str, str] = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
