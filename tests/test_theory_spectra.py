@@ -248,3 +248,10 @@ def test_scales_whose_kernel_is_zero_are_said():
 def test_a_scale_may_be_an_array_without_axes(unchecked):
     grids = [depth_grid("relu", 2, scale, 0.5, 5).ntk for scale in (np.array(1.5), 1.5)]
     np.testing.assert_array_equal(*grids)
+
+
+def test_names_may_be_those_of_functional():
+    spectra = [
+        boolean_cube(activation, 2, 1.4, 0.3, 6).ntk.eigenvalues for activation in ("leaky_relu", nn.LeakyReLU())
+    ]
+    np.testing.assert_array_equal(*spectra)

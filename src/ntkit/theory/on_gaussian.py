@@ -37,6 +37,7 @@ def gaussian(
     """The weights by Hermite degree of a fully connected network's kernels over Gaussian inputs, x ~ N(0, I_d).
 
     Σ_k C(d+k−1, k) μ_k = E K(x, x), over all k; μ_k is the mean of ⟨h, K h⟩ over the Hermite polynomials of degree k.
+    Activations without a closed form, such as tanh, take minutes: a series for every pair of lengths.
 
     Args:
         activation: φ, by name ("relu", "erf", …) or as a module.

@@ -43,9 +43,10 @@ def read_activation(activation: str | nn.Module) -> Activation:
 
 
 def _named(name: str) -> nn.Module:
+    wanted = name.lower().replace("_", "")  # leaky_relu, as torch.nn.functional has it
     for place in (ntkit.nn, nn):
         for known, kind in vars(place).items():
-            if known.lower() == name.lower() and isinstance(kind, type) and issubclass(kind, nn.Module):
+            if known.lower() == wanted and isinstance(kind, type) and issubclass(kind, nn.Module):
                 return _without_arguments(name, kind)
     raise InvalidInput(
         f'activation must be the name of a module of torch.nn or ntkit.nn, such as "relu", "tanh" or "erf", got '
